@@ -1,0 +1,70 @@
+// Why a lookup or a fetch did not give a policy. Failures of other people's DNS and web servers are expected:
+// they are values with a stable code, never exceptions.
+
+/** RFC 8460 §4.3.2.2 "Policy Failures": how a sender reports the failure to the domain's owner. */
+export type ResultType = 'sts-policy-fetch-error' | 'sts-policy-invalid' | 'sts-webpki-invalid';
+
+/** Every failure code, with its RFC 8460 result type. Codes are stable: logs, queries and items carry them. */
+export const RESULT_TYPES = {
+  // TXT record at _mta-sts.<domain> (RFC 8461 §3.1)
+  'record-absent': 'sts-policy-fetch-error',
+  'record-multiple': 'sts-policy-invalid',
+  'record-malformed': 'sts-policy-invalid',
+  // any DNS question, also for the addresses of the policy host
+  'dns-servfail': 'sts-policy-fetch-error',
+  'dns-timeout': 'sts-policy-fetch-error',
+  'dns-refused': 'sts-policy-fetch-error',
+  'dns-error': 'sts-policy-fetch-error',
+  // addresses of the policy host
+  'host-absent': 'sts-policy-fetch-error',
+  'address-forbidden': 'sts-policy-fetch-error',
+  // connection and TLS (RFC 8461 §3.3)
+  'connect-refused': 'sts-policy-fetch-error',
+  'connect-timeout': 'sts-policy-fetch-error',
+  'connect-failed': 'sts-policy-fetch-error',
+  'tls-failed': 'sts-policy-fetch-error',
+  'certificate-expired': 'sts-webpki-invalid',
+  'certificate-untrusted': 'sts-webpki-invalid',
+  'certificate-name-mismatch': 'sts-webpki-invalid',
+  // HTTP
+  'http-status': 'sts-policy-fetch-error',
+  'http-redirect': 'sts-policy-fetch-error',
+  'http-media-type': 'sts-policy-fetch-error',
+  'http-encoding': 'sts-policy-fetch-error',
+  'http-malformed': 'sts-policy-fetch-error',
+  'http-headers-timeout': 'sts-policy-fetch-error',
+  'http-body-timeout': 'sts-policy-fetch-error',
+  'http-aborted': 'sts-policy-fetch-error',
+  'policy-too-large': 'sts-policy-invalid',
+  // the policy body (RFC 8461 §3.2)
+  'policy-invalid': 'sts-policy-invalid',
+  // the domain used up its whole time
+  'deadline-exceeded': 'sts-policy-fetch-error',
+} as const satisfies Record<string, ResultType>;
+
+export type FailureCode = keyof typeof RESULT_TYPES;
+
+export interface Failure {
+  readonly code: FailureCode;
+  /** One sentence for an operator. Text from strangers in it is already made safe (see `quote`). */
+  readonly detail: string;
+  readonly cause?: unknown;
+}
+
+export function failure(code: FailureCode, detail: string, cause?: unknown): Failure {
+  return cause === undefined ? { code, detail } : { code, detail, cause };
+}
+
+/** How much of a stranger's text an operator is shown. */
+const MAX_QUOTED_CHARACTERS = 200;
+
+/**
+ * Makes text from strangers fit for a log line: control and format characters (line ends, terminal escapes,
+ * bidirectional overrides) become U+FFFD, and what is longer than 200 characters is cut.
+ */
+export function quote(text: string): string {
+  const clean = text
+    .slice(0, MAX_QUOTED_CHARACTERS + 1)
+    .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, '\u{FFFD}');
+  return clean.length > MAX_QUOTED_CHARACTERS ? `${clean.slice(0, MAX_QUOTED_CHARACTERS)}…` : clean;
+}
