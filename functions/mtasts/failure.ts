@@ -64,7 +64,7 @@ const MAX_QUOTED_CHARACTERS = 200;
  */
 export function quote(text: string): string {
   const clean = text
-    .slice(0, MAX_QUOTED_CHARACTERS + 1)
+    .slice(0, MAX_QUOTED_CHARACTERS)
     .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, '\u{FFFD}');
-  return clean.length > MAX_QUOTED_CHARACTERS ? `${clean.slice(0, MAX_QUOTED_CHARACTERS)}…` : clean;
+  return text.length > MAX_QUOTED_CHARACTERS ? `${clean}…` : clean;
 }

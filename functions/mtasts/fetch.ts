@@ -1,0 +1,267 @@
+// The HTTPS fetch of a policy (RFC 8461 §3.3). The other end belongs to a stranger who may be hostile: every phase
+// is limited in time, the body in size, and the connection goes only to an address that was vetted beforehand.
+
+import { X509Certificate } from 'node:crypto';
+import { isIP, type TcpSocketConnectOpts } from 'node:net';
+import tls from 'node:tls';
+import { Client, type Dispatcher } from 'undici';
+import { isPublicAddress } from './address.ts';
+import { type Domain, policyHost } from './domain.ts';
+import { type Failure, type FailureCode, failure, quote } from './failure.ts';
+import type { Limits } from './limits.ts';
+import { type Policy, parsePolicy } from './policy.ts';
+import type { Resolver } from './resolver.ts';
+
+export type Fetched =
+  | { readonly ok: true; readonly policy: Policy /** The policy exactly as served. */; readonly text: string }
+  | { readonly ok: false; readonly failure: Failure };
+
+export interface FetchOptions {
+  readonly resolver: Resolver;
+  readonly limits: Limits;
+  /** Ends the fetch with `deadline-exceeded`. */
+  readonly signal: AbortSignal;
+  readonly port: number;
+  /** Lets policy hosts have loopback and private addresses: for local use only. */
+  readonly allowPrivateAddresses: boolean;
+}
+
+/** A host with more addresses than this is not helped by trying them all; a hostile one may list thousands. */
+const MAX_ADDRESSES = 8;
+
+const POLICY_PATH = '/.well-known/mta-sts.txt';
+
+/** Carries an expected failure out of a phase; never leaves this file. */
+class PolicyHostFailure extends Error {
+  readonly failure: Failure;
+  constructor(code: FailureCode, detail: string, cause?: unknown) {
+    super(detail, { cause });
+    this.failure = failure(code, detail, cause);
+  }
+}
+
+/**
+ * Fetches and parses the policy of a domain. Never rejects for anything that the domain's DNS or web server does;
+ * when it settles, nothing is left open.
+ */
+export async function fetchPolicy(domain: Domain, options: FetchOptions): Promise<Fetched> {
+  const host = policyHost(domain);
+  try {
+    const addresses = await resolveAddresses(host, options);
+    const text = await download(host, addresses, options);
+    const parsed = parsePolicy(text);
+    return parsed.ok ? { ...parsed, text } : parsed;
+  } catch (error) {
+    if (options.signal.aborted) {
+      return {
+        ok: false,
+        failure: failure('deadline-exceeded', `out of time while fetching from ${host}`, error),
+      };
+    }
+    if (error instanceof PolicyHostFailure) return { ok: false, failure: error.failure };
+    throw error;
+  }
+}
+
+async function resolveAddresses(host: string, options: FetchOptions): Promise<readonly string[]> {
+  const answer = await options.resolver.addresses(host, options.signal);
+  if (answer.status === 'absent') throw new PolicyHostFailure('host-absent', answer.detail);
+  if (answer.status === 'unavailable') {
+    throw new PolicyHostFailure(answer.failure.code, answer.failure.detail, answer.failure.cause);
+  }
+  const allowed = answer.values.filter(
+    (a) => isIP(a) !== 0 && (options.allowPrivateAddresses || isPublicAddress(a)),
+  );
+  if (allowed.length === 0) {
+    const refused = quote(answer.values.slice(0, MAX_ADDRESSES).join(', '));
+    throw new PolicyHostFailure('address-forbidden', `${host} has no public address, only ${refused}`);
+  }
+  return allowed.slice(0, MAX_ADDRESSES);
+}
+
+async function download(host: string, addresses: readonly string[], options: FetchOptions): Promise<string> {
+  const { limits, signal, port } = options;
+  const socket = await connect(host, addresses, options);
+  let handedOver = false;
+  const client = new Client(`https://${host}:${port}`, {
+    // One connection, one request: the socket made above is used once and never replaced. undici knows no connector
+    // that answers within its own call.
+    connect: (_, callback) => {
+      const first = !handedOver;
+      handedOver = true;
+      queueMicrotask(() => {
+        if (first) callback(null, socket);
+        else callback(Object.assign(new Error('closed too early'), { code: 'ECONNRESET' }), null);
+      });
+    },
+    allowH2: false,
+    pipelining: 1,
+    headersTimeout: limits.headersMs,
+    bodyTimeout: limits.bodyIdleMs,
+    maxResponseSize: limits.policyBytes,
+  });
+  try {
+    // RFC 8461 §3.3: "HTTP 3xx redirects MUST NOT be followed, and HTTP caching MUST NOT be used": undici's Client
+    // does neither.
+    const response = await client.request({
+      method: 'GET',
+      path: POLICY_PATH,
+      headers: { accept: 'text/plain', 'accept-encoding': 'identity', 'user-agent': 'mta-sts-refresher' },
+      signal,
+    });
+    checkHeaders(host, response);
+    const body = await response.body.bytes();
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body);
+  } catch (error) {
+    throw error instanceof PolicyHostFailure ? error : httpFailure(host, error, limits);
+  } finally {
+    await client.destroy();
+    socket.destroy();
+  }
+}
+
+/** Opens a verified TLS connection to one of the vetted addresses, all within `connectMs`. */
+function connect(host: string, addresses: readonly string[], options: FetchOptions): Promise<tls.TLSSocket> {
+  const { limits, signal, port } = options;
+  return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
+    let connected = false;
+    const vetted = addresses.map((address) => ({ address, family: isIP(address) }));
+    const target: tls.ConnectionOptions & TcpSocketConnectOpts = {
+      host,
+      port,
+      // The name was resolved and vetted already. Whatever DNS says now, the socket goes to these addresses.
+      lookup: (_, { all }, callback) => {
+        if (all) callback(null, vetted);
+        else callback(null, vetted[0]?.address ?? '', vetted[0]?.family);
+      },
+      autoSelectFamily: true,
+      autoSelectFamilyAttemptTimeout: Math.max(250, Math.floor(limits.connectMs / vetted.length)),
+      servername: host,
+      minVersion: 'TLSv1.2',
+      ALPNProtocols: ['http/1.1'],
+      rejectUnauthorized: true,
+      checkServerIdentity: checkPolicyHostIdentity,
+    };
+    const socket = tls.connect(target);
+    const settle = (error?: Error) => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', onAbort);
+      if (error === undefined) return resolve(socket);
+      socket.destroy();
+      reject(error);
+    };
+    const timer = setTimeout(() => {
+      const reached = connected ? 'TLS handshake unfinished' : 'no connection';
+      settle(new PolicyHostFailure('connect-timeout', `${host}: ${reached} within ${limits.connectMs} ms`));
+    }, limits.connectMs);
+    const onAbort = () => settle(signal.reason instanceof Error ? signal.reason : new Error('aborted'));
+    signal.addEventListener('abort', onAbort, { once: true });
+    socket.once('connect', () => {
+      connected = true;
+    });
+    socket.once('secureConnect', () => settle());
+    // Stays for the life of the socket: an error after settling is somebody else's to report, but must have a listener.
+    socket.on('error', (error: NodeJS.ErrnoException) =>
+      settle(connectFailure(host, error, { connected, certificate: Boolean(socket.authorizationError) })),
+    );
+  });
+}
+
+/**
+ * RFC 8461 §3.3: the certificate "MUST be valid" for the policy host, matched by DNS-ID as in RFC 6125: no common
+ * name, and a wildcard only as the whole left-most label. Node's own check accepts more.
+ */
+function checkPolicyHostIdentity(host: string, peer: tls.PeerCertificate): Error | undefined {
+  const matched = new X509Certificate(peer.raw).checkHost(host, {
+    subject: 'never',
+    partialWildcards: false,
+    multiLabelWildcards: false,
+    singleLabelSubdomains: false,
+  });
+  if (matched !== undefined) return undefined;
+  return Object.assign(
+    new Error(`certificate is for ${quote(peer.subjectaltname ?? 'no DNS name at all')}`),
+    {
+      code: 'ERR_TLS_CERT_ALTNAME_INVALID',
+    },
+  );
+}
+
+function connectFailure(
+  host: string,
+  error: NodeJS.ErrnoException,
+  { connected, certificate }: { connected: boolean; certificate: boolean },
+): PolicyHostFailure {
+  // OpenSSL's own reason is short; Node's message adds source lines, or advice that is not for operators.
+  const { reason: openssl } = error as { reason?: string };
+  const text = openssl ?? (error.message.split(';', 1)[0] || error.code);
+  const reason = `${host}: ${quote(text ?? 'unknown error')}`;
+  if (certificate) {
+    if (error.code === 'CERT_HAS_EXPIRED' || error.code === 'CERT_NOT_YET_VALID') {
+      return new PolicyHostFailure('certificate-expired', reason, error);
+    }
+    if (error.code === 'ERR_TLS_CERT_ALTNAME_INVALID') {
+      return new PolicyHostFailure('certificate-name-mismatch', reason, error);
+    }
+    return new PolicyHostFailure('certificate-untrusted', reason, error);
+  }
+  if (connected) return new PolicyHostFailure('tls-failed', reason, error);
+  if (error.code === 'ECONNREFUSED') return new PolicyHostFailure('connect-refused', reason, error);
+  if (error.code === 'ETIMEDOUT') return new PolicyHostFailure('connect-timeout', reason, error);
+  return new PolicyHostFailure('connect-failed', reason, error);
+}
+
+function checkHeaders(host: string, { statusCode, headers }: Dispatcher.ResponseData): void {
+  if (statusCode >= 300 && statusCode < 400) {
+    const location = quote(String(headers.location ?? 'nowhere'));
+    throw new PolicyHostFailure('http-redirect', `${host} redirects (${statusCode}) to ${location}`);
+  }
+  // RFC 8461 §3.3: "Policies fetched via HTTPS are only valid if the HTTP response code is 200 (OK)."
+  if (statusCode !== 200) throw new PolicyHostFailure('http-status', `${host} answered ${statusCode}`);
+  // RFC 8461 §3.3: "SHOULD validate that the media type is "text/plain"", so that a stranger's upload area on a
+  // shared web server cannot pass for a policy. Parameters are ignored.
+  const type = headers['content-type'];
+  if (typeof type !== 'string' || type.split(';', 1)[0]?.trim().toLowerCase() !== 'text/plain') {
+    const given = type === undefined ? 'no media type' : quote(String(type));
+    throw new PolicyHostFailure('http-media-type', `${host} sends ${given} instead of text/plain`);
+  }
+  const encoding = headers['content-encoding'];
+  if (encoding !== undefined && encoding !== 'identity') {
+    throw new PolicyHostFailure('http-encoding', `${host} sends content encoding ${quote(String(encoding))}`);
+  }
+}
+
+function httpFailure(host: string, error: unknown, limits: Limits): Error {
+  const { code = '', message, name } = error as NodeJS.ErrnoException;
+  switch (code) {
+    case 'UND_ERR_HEADERS_TIMEOUT':
+      return new PolicyHostFailure(
+        'http-headers-timeout',
+        `${host}: no answer within ${limits.headersMs} ms`,
+        error,
+      );
+    case 'UND_ERR_BODY_TIMEOUT':
+      return new PolicyHostFailure(
+        'http-body-timeout',
+        `${host}: body stood still ${limits.bodyIdleMs} ms`,
+        error,
+      );
+    case 'UND_ERR_RES_EXCEEDED_MAX_SIZE':
+      return new PolicyHostFailure(
+        'policy-too-large',
+        `${host} sends more than ${limits.policyBytes} bytes`,
+        error,
+      );
+    case 'UND_ERR_HEADERS_OVERFLOW':
+      return new PolicyHostFailure('http-malformed', `${host}: headers too large`, error);
+    case 'ERR_ENCODING_INVALID_ENCODED_DATA':
+      return new PolicyHostFailure('policy-invalid', `${host}: the policy is not UTF-8`, error);
+  }
+  if (name === 'HTTPParserError' || code.startsWith('HPE_')) {
+    return new PolicyHostFailure('http-malformed', `${host}: ${quote(message)}`, error);
+  }
+  // What is left of coded errors is the connection: closed early, reset, a TLS alert.
+  if (code !== '') return new PolicyHostFailure('http-aborted', `${host}: ${quote(message)}`, error);
+  return error as Error;
+}

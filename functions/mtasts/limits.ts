@@ -1,0 +1,30 @@
+// Every limit of a lookup and a fetch in one place, passed as an argument so that tests can shorten them.
+
+import { MAX_POLICY_BYTES } from './policy.ts';
+
+export interface Limits {
+  /** Milliseconds for one domain, everything included. RFC 8461 §3.3 suggests a timeout of one minute. */
+  readonly domainMs: number;
+  /** Milliseconds for one DNS question, retries and other servers included. */
+  readonly dnsMs: number;
+  /** Milliseconds for connecting to the policy host, TLS handshake included, all of its addresses together. */
+  readonly connectMs: number;
+  /** Milliseconds from the request to the end of the response's headers. */
+  readonly headersMs: number;
+  /** Milliseconds that the body may stand still. */
+  readonly bodyIdleMs: number;
+  /** Bytes of a policy, however it is framed. RFC 8461 §3.3 suggests 64 kilobytes. */
+  readonly policyBytes: number;
+  /** Milliseconds before a policy host that failed is asked again. RFC 8461 §3.3: "five minutes or longer". */
+  readonly retryAfterMs: number;
+}
+
+export const LIMITS: Limits = Object.freeze({
+  domainMs: 60_000,
+  dnsMs: 10_000,
+  connectMs: 10_000,
+  headersMs: 10_000,
+  bodyIdleMs: 10_000,
+  policyBytes: MAX_POLICY_BYTES,
+  retryAfterMs: 300_000,
+});

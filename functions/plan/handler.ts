@@ -1,0 +1,62 @@
+import { randomInt } from 'node:crypto';
+import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
+import { SchedulerClient } from '@aws-sdk/client-scheduler';
+import { SQSClient } from '@aws-sdk/client-sqs';
+import type { Context } from 'aws-lambda';
+import { createEnqueue } from '../dispatch/enqueue.ts';
+import { CLIENT_OPTIONS } from '../runtime/clients.ts';
+import { planEnvironment } from '../runtime/env.ts';
+import { createTelemetry } from '../runtime/telemetry.ts';
+import { createDynamoStore } from '../store/dynamo.ts';
+import { decodePlanEvent } from './event.ts';
+import { type PlanSummary, runPlan } from './run.ts';
+import { createScheduleWaves } from './schedule.ts';
+
+const environment = planEnvironment(process.env);
+const telemetry = createTelemetry();
+const store = createDynamoStore({
+  client: new DynamoDBClient(CLIENT_OPTIONS),
+  table: environment.table,
+  scanSegments: environment.scanSegments,
+});
+const enqueue = createEnqueue({
+  client: new SQSClient(CLIENT_OPTIONS),
+  queueUrl: environment.queueUrl,
+  now: Date.now,
+});
+const scheduleWaves = createScheduleWaves(new SchedulerClient(CLIENT_OPTIONS), {
+  group: environment.scheduleGroup,
+  dispatchFunctionArn: environment.dispatchFunctionArn,
+  roleArn: environment.schedulerRoleArn,
+  dlqArn: environment.schedulerDlqArn,
+});
+
+const RANDOM_RANGE = 2 ** 47;
+
+/** The daily run. Rejects when it could not be completed, so that Lambda repeats it and then reports the failure. */
+export async function handler(event: unknown, context: Context): Promise<PlanSummary> {
+  const decoded = decodePlanEvent(event, context.awsRequestId);
+  if (!decoded.ok) throw new Error(`plan cannot use its event: ${decoded.reason}`);
+  const { runId } = decoded.value;
+  try {
+    const summary = await runPlan(runId, {
+      store,
+      enqueue,
+      scheduleWaves,
+      telemetry,
+      now: Date.now,
+      random: () => randomInt(RANDOM_RANGE) / RANDOM_RANGE,
+      times: {
+        spreadMs: environment.spreadSeconds * 1_000,
+        waveMs: environment.waveSeconds * 1_000,
+        latenessMs: environment.latenessSeconds * 1_000,
+        staleAfterMs: environment.staleAfterSeconds * 1_000,
+        unusedAfterMs: environment.unusedAfterSeconds * 1_000,
+      },
+    });
+    telemetry.info('plan completed', { run_id: runId, ...summary });
+    return summary;
+  } finally {
+    telemetry.flush();
+  }
+}

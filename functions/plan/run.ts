@@ -1,0 +1,116 @@
+import type { Enqueue } from '../dispatch/enqueue.ts';
+import type { RefreshTask } from '../refresh/task.ts';
+import { eachConcurrently } from '../runtime/concurrent.ts';
+import type { Telemetry } from '../runtime/telemetry.ts';
+import type { PolicyStore, ScannedRecord } from '../store/policy-store.ts';
+import { divide, horizon, select, spread } from './plan.ts';
+import type { ScheduleWaves } from './schedule.ts';
+
+export interface Planner {
+  readonly store: PolicyStore;
+  readonly enqueue: Enqueue;
+  readonly scheduleWaves: ScheduleWaves;
+  readonly telemetry: Telemetry;
+  /** Epoch milliseconds. */
+  readonly now: () => number;
+  /** Uniform in [0, 1); unpredictable, so that an attacker cannot know when a domain's turn is. */
+  readonly random: () => number;
+  readonly times: {
+    readonly spreadMs: number;
+    readonly waveMs: number;
+    readonly latenessMs: number;
+    readonly staleAfterMs: number;
+    /** 0: never prune. */
+    readonly unusedAfterMs: number;
+  };
+}
+
+export interface PlanSummary {
+  readonly examined: number;
+  readonly planned: number;
+  readonly pruned: number;
+  readonly schedules: number;
+}
+
+/**
+ * Domains that are shuffled and spread together. Bounds the memory, whatever the table's size; and with 13 waves of
+ * 840 s in three hours, a block's share of a wave still fits into one schedule or two.
+ */
+const BLOCK_SIZE = 65_000;
+
+const PRUNES_AT_ONCE = 16;
+
+/** After this many failures a run prunes no more: refreshes must not wait for a database that deletes nothing. */
+const MAX_FAILED_PRUNES = 100;
+
+/**
+ * The daily run: one pass over the table, pruning what nobody uses and planning a refresh for what is stale. A failed
+ * prune is logged and counted; faults of the scan, the queue or the scheduler reject. Running it again is harmless:
+ * it is a fresh plan from now, and tasks that were done in the meantime are dropped by their `LastUpdate`.
+ */
+export async function runPlan(runId: string, planner: Planner): Promise<PlanSummary> {
+  const { store, enqueue, scheduleWaves, telemetry, now, random, times } = planner;
+  const started = now();
+  const limits = horizon(started, times);
+  const summary = { examined: 0, planned: 0, pruned: 0, schedules: 0 };
+  let block: RefreshTask[] = [];
+  let failedPrunes = 0;
+
+  const release = async () => {
+    const tasks = block;
+    block = [];
+    // What the scan has taken of the window so far is gone: this block has the rest.
+    const at = now();
+    const planned = spread(tasks, { start: at, end: Math.max(started + times.spreadMs, at) }, random);
+    const { immediate, waves } = divide(planned, at, times);
+    // The schedules first: a message that goes out a little later is just due sooner, but a schedule must not be
+    // created when its time is past.
+    summary.schedules += await scheduleWaves(runId, waves);
+    await enqueue(immediate);
+    summary.planned += tasks.length;
+  };
+
+  /** False if the entry is still there: it was used just now, or the database failed. */
+  const prune = async ({ domain }: ScannedRecord): Promise<boolean> => {
+    if (failedPrunes >= MAX_FAILED_PRUNES) return false;
+    try {
+      return (await store.prune(domain, limits.usedBefore)) === 'written';
+    } catch (error) {
+      failedPrunes++;
+      telemetry.error('entry not pruned, the next run tries again', error, { domain });
+      telemetry.count('PruneFailed', 1);
+      return false;
+    }
+  };
+
+  /** Deletes those that nobody uses. @returns those that are still there. */
+  const pruneUnused = async (records: readonly ScannedRecord[]): Promise<ScannedRecord[]> => {
+    const remaining = records.filter((record) => select(record, limits) !== 'prune');
+    const unused = records.filter((record) => select(record, limits) === 'prune');
+    await eachConcurrently(unused, PRUNES_AT_ONCE, async (record) => {
+      if (await prune(record)) summary.pruned++;
+      // In use again, most likely: its policy must not lapse before tomorrow's run. What it says of its use is no
+      // longer true, or no longer matters.
+      else remaining.push({ ...record, lastUse: undefined });
+    });
+    return remaining;
+  };
+
+  try {
+    for await (const page of store.scan(limits)) {
+      summary.examined += page.examined;
+      for (const { key, reason } of page.unreadable) telemetry.unreadable(key, reason);
+      for (const record of await pruneUnused(page.records)) {
+        if (select(record, limits) !== 'refresh') continue;
+        block.push({ domain: record.domain, lastUpdate: record.lastUpdate });
+        if (block.length === BLOCK_SIZE) await release();
+      }
+    }
+    if (block.length > 0) await release();
+    return summary;
+  } finally {
+    // A run that fails half-way has still done this much. Zero is counted too: a gap would look like no run.
+    telemetry.count('Planned', summary.planned);
+    telemetry.count('Pruned', summary.pruned);
+  }
+}

@@ -1,0 +1,136 @@
+// What relays ask: look at this domain now, and these policies were in use. A relay's word never changes a policy;
+// it only makes this program look for itself, and not too often.
+
+import type { SQSRecord } from 'aws-lambda';
+import { type Domain, parseDomain } from '../mtasts/domain.ts';
+import { type Job, runBatch } from '../refresh/batch.ts';
+import { failedRecently, type Refresher, refreshDomain } from '../refresh/refresh.ts';
+import { checkDomain, type Decoded, decodeJsonObject } from '../refresh/task.ts';
+import { eachConcurrently } from '../runtime/concurrent.ts';
+import type { Telemetry } from '../runtime/telemetry.ts';
+
+export type RelayRequest =
+  | { readonly kind: 'look'; readonly domain: Domain }
+  | {
+      readonly kind: 'used';
+      readonly domains: readonly Domain[];
+      /** Names in the report that cannot be policy domains, such as address literals. */
+      readonly ignored: number;
+    };
+
+const MAX_USED_DOMAINS = 1_000;
+
+/** LastUse is kept to within a day: a policy used all day is written once. */
+const USE_GRANULARITY_MS = 86_400_000;
+
+const TOUCHES_AT_ONCE = 32;
+
+export function decodeRequest(body: string): Decoded<RelayRequest> {
+  const json = decodeJsonObject(body);
+  if (!json.ok) return json;
+  const { domain, used } = json.value;
+  if (domain !== undefined && used === undefined) {
+    const checked = checkDomain(domain);
+    return checked.ok ? { ok: true, value: { kind: 'look', domain: checked.value } } : checked;
+  }
+  if (domain === undefined && Array.isArray(used)) {
+    if (used.length > MAX_USED_DOMAINS) {
+      return { ok: false, reason: `used has ${used.length} domains: at most ${MAX_USED_DOMAINS} a message` };
+    }
+    if (!used.every((name) => typeof name === 'string')) {
+      return { ok: false, reason: 'used should be an array of strings' };
+    }
+    // Relays report what they delivered to, which may be an address literal: that is no reason to lose the rest.
+    const domains = new Set<Domain>();
+    let ignored = 0;
+    for (const name of used) {
+      const parsed = parseDomain(name);
+      if (parsed.ok) domains.add(parsed.domain);
+      else ignored++;
+    }
+    return { ok: true, value: { kind: 'used', domains: [...domains], ignored } };
+  }
+  return { ok: false, reason: 'it should be {"domain":"…"} or {"used":["…"]}' };
+}
+
+interface Context {
+  readonly refresher: Refresher;
+  readonly telemetry: Telemetry;
+  readonly signal: AbortSignal;
+}
+
+/** Serves a batch of requests. @returns the ids of the messages that SQS shall deliver again. */
+export async function answerRequests(messages: readonly SQSRecord[], context: Context): Promise<string[]> {
+  const { telemetry } = context;
+  const looks = new Map<Domain, string[]>();
+  const uses = new Map<Domain, string[]>();
+  const ask = (asked: Map<Domain, string[]>, domain: Domain, messageId: string) => {
+    const ids = asked.get(domain);
+    if (ids === undefined) asked.set(domain, [messageId]);
+    else ids.push(messageId);
+  };
+  for (const { messageId, body } of messages) {
+    const request = decodeRequest(body);
+    if (!request.ok) {
+      telemetry.refused(messageId, request.reason);
+    } else if (request.value.kind === 'look') {
+      ask(looks, request.value.domain, messageId);
+    } else {
+      for (const domain of request.value.domains) ask(uses, domain, messageId);
+      if (request.value.ignored > 0) {
+        telemetry.info('names in a report of use are no policy domains', {
+          message_id: messageId,
+          ignored: request.value.ignored,
+        });
+      }
+    }
+  }
+  const failed = await Promise.all([look(jobs(looks), context), recordUse(jobs(uses), context)]);
+  return failed.flat();
+}
+
+function jobs(asked: ReadonlyMap<Domain, string[]>): Job[] {
+  return [...asked].map(([domain, messageIds]) => ({ domain, messageIds }));
+}
+
+/** Discovers domains that are not known; refreshes the others, each at most once in five minutes. */
+function look(looks: readonly Job[], { refresher, telemetry, signal }: Context): Promise<string[]> {
+  const { store, limits, now } = refresher;
+  return runBatch(looks, { store, telemetry, signal }, async ({ domain }, record) => {
+    const tooSoon =
+      record !== undefined &&
+      (now() - record.lastUpdate < limits.retryAfterMs || failedRecently(record, limits, now()));
+    if (tooSoon) return { kind: 'skipped', reason: 'too-soon' };
+    return refreshDomain(domain, record, refresher, signal);
+  });
+}
+
+/** A read is a tenth of the price of a write: in a fleet, all relays but the first report what is known already. */
+async function recordUse(uses: readonly Job[], { refresher, telemetry, signal }: Context): Promise<string[]> {
+  if (uses.length === 0) return [];
+  const { store, now } = refresher;
+  const failed: string[] = [];
+  const before = now() - USE_GRANULARITY_MS;
+  try {
+    const { records, unread, unreadable } = await store.read(uses.map((use) => use.domain));
+    for (const { key, reason } of unreadable) telemetry.unreadable(key, reason);
+    const outdated = uses.filter(({ domain }) => {
+      const record = records.get(domain);
+      return record !== undefined && (record.lastUse ?? 0) < before;
+    });
+    for (const use of uses) if (unread.has(use.domain)) failed.push(...use.messageIds);
+    await eachConcurrently(outdated, TOUCHES_AT_ONCE, async ({ domain, messageIds }) => {
+      try {
+        signal.throwIfAborted();
+        await store.touch(domain, now(), before);
+      } catch (error) {
+        telemetry.error('use not recorded, SQS delivers its message again', error, { domain });
+        failed.push(...messageIds);
+      }
+    });
+  } catch (error) {
+    telemetry.error('use not recorded, SQS delivers its messages again', error, { domains: uses.length });
+    failed.push(...uses.flatMap((use) => use.messageIds));
+  }
+  return failed;
+}

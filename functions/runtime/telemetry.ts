@@ -1,0 +1,118 @@
+// Logs and metrics: what operators see. One warning line for a domain that failed, none for one that did not; counts
+// go to CloudWatch as embedded metrics (EMF), one line for each invocation. A domain is never a metric dimension.
+
+import { Logger } from '@aws-lambda-powertools/logger';
+import { Metrics, MetricUnit } from '@aws-lambda-powertools/metrics';
+import type { Domain } from '../mtasts/domain.ts';
+import { type Failure, quote, RESULT_TYPES } from '../mtasts/failure.ts';
+import type { Outcome } from '../refresh/outcome.ts';
+
+/** The metric that counts each outcome. */
+const OUTCOME_METRICS: Readonly<Record<Outcome['kind'], string>> = {
+  extended: 'Extended',
+  replaced: 'Replaced',
+  removed: 'Removed',
+  kept: 'Kept',
+  conflict: 'Conflict',
+  skipped: 'Skipped',
+  discovered: 'Discovered',
+  'not-implemented': 'NotImplemented',
+  'backed-off': 'BackedOff',
+};
+
+/** `Planned`: domains to be refreshed. `Pruned`: entries deleted unused. `Refused`: messages or items unreadable. */
+const COUNTERS = ['Planned', 'Pruned', 'PruneFailed', 'Refused'] as const;
+
+export type Counter = (typeof COUNTERS)[number];
+
+/** All metrics that there are. Each costs $0.30 a month. */
+export const METRIC_NAMES: readonly string[] = [...Object.values(OUTCOME_METRICS), ...COUNTERS];
+
+type Details = Readonly<Record<string, string | number | undefined>>;
+
+export interface Telemetry {
+  /** Counts the outcome; logs a warning if the domain failed and its policy matters to senders. */
+  outcome(domain: Domain, outcome: Outcome): void;
+  /** A message that cannot be decoded: it is acknowledged, since retrying cannot mend it. */
+  refused(messageId: string, reason: string): void;
+  /** An item of the table that cannot be read. */
+  unreadable(key: string, reason: string): void;
+  count(counter: Counter, by: number): void;
+  info(message: string, details: Details): void;
+  /** A fault of AWS or of this program, with its stack. */
+  error(message: string, error: unknown, details?: Details): void;
+  /** Emits the counts. At the end of every invocation. */
+  flush(): void;
+}
+
+/** Names and levels come from Powertools' variables: POWERTOOLS_SERVICE_NAME, _METRICS_NAMESPACE, _LOG_LEVEL. */
+export function createTelemetry(): Telemetry {
+  const logger = new Logger();
+  const metrics = new Metrics();
+  const counts = new Map<string, number>();
+  const add = (metric: string, by: number) => counts.set(metric, (counts.get(metric) ?? 0) + by);
+
+  function warnOf(domain: Domain, outcome: Outcome): void {
+    switch (outcome.kind) {
+      case 'kept':
+        // RFC 8461 §3.3: a failure is not worth a sender's attention while its policy is `none`.
+        if (outcome.mode === 'none') return;
+        logger.warn('refresh failed, policy kept', {
+          domain,
+          ...failureDetails(outcome.failure),
+          ...(outcome.lookupFailure && { lookup_failure: outcome.lookupFailure.code }),
+          mode: outcome.mode,
+          valid_until: new Date(outcome.validEnd).toISOString(),
+          failing_since: new Date(outcome.since).toISOString(),
+        });
+        return;
+      case 'replaced':
+        if (outcome.lookupFailure === undefined) return;
+        logger.warn('no usable record, policy fetched all the same', {
+          domain,
+          ...failureDetails(outcome.lookupFailure),
+        });
+        return;
+      case 'backed-off':
+        logger.warn('policy cannot be fetched, backing off', { domain, ...failureDetails(outcome.failure) });
+        return;
+      case 'extended':
+      case 'removed':
+      case 'conflict':
+      case 'skipped':
+      case 'discovered':
+      case 'not-implemented':
+        return;
+    }
+  }
+
+  return {
+    outcome(domain, outcome) {
+      add(OUTCOME_METRICS[outcome.kind], 1);
+      warnOf(domain, outcome);
+    },
+    refused(messageId, reason) {
+      add('Refused', 1);
+      logger.error('message refused', { message_id: messageId, reason });
+    },
+    unreadable(key, reason) {
+      add('Refused', 1);
+      logger.error('item cannot be read', { domain: quote(key), reason });
+    },
+    count: add,
+    info: (message, details) => logger.info(message, details),
+    error(message, error, details = {}) {
+      logger.error(message, { ...details, error: error instanceof Error ? error : new Error(String(error)) });
+    },
+    flush() {
+      if (counts.size === 0) return;
+      for (const [metric, value] of counts) metrics.addMetric(metric, MetricUnit.Count, value);
+      counts.clear();
+      metrics.publishStoredMetrics();
+    },
+  };
+}
+
+function failureDetails({ code, detail }: Failure) {
+  return { code, result_type: RESULT_TYPES[code], detail };
+}

@@ -1,0 +1,100 @@
+// The shared cache of policies, as the rest of the program sees it. What holds it (DynamoDB) and how its items are
+// spelled is the business of dynamo.ts alone.
+
+import type { Domain } from '../mtasts/domain.ts';
+import type { FailureCode } from '../mtasts/failure.ts';
+import type { Policy } from '../mtasts/policy.ts';
+
+/** One policy domain's entry in the cache. All times are epoch milliseconds, UTC. */
+export interface PolicyRecord {
+  readonly domain: Domain;
+  readonly policy: Policy;
+  /** A record exists but its policy could not be fetched: senders treat it as no policy. */
+  readonly backoff: boolean;
+  /** Senders use the policy only while this is in the future. */
+  readonly validEnd: number;
+  /** `id` of the TXT record with which the policy was fetched; undefined if there was none. */
+  readonly recordId: string | undefined;
+  /** Last successful refresh, and the optimistic lock: every write but a reported use is conditional on it. */
+  readonly lastUpdate: number;
+  readonly lastFetch: number | undefined;
+  readonly lastUse: number | undefined;
+  readonly inserted: number | undefined;
+  /** When the last refresh failed, why, and since when refreshes have been failing; undefined while they succeed. */
+  readonly failing:
+    | { readonly lastAttempt: number; readonly code: string; readonly since: number }
+    | undefined;
+}
+
+/** What a refresh may do to an entry. Each is one conditional write. */
+export type Change =
+  | {
+      readonly kind: 'insert' | 'replace';
+      readonly policy: Policy;
+      readonly policyText: string;
+      readonly backoff: boolean;
+      readonly validEnd: number;
+      readonly recordId: string | undefined;
+      readonly lastUpdate: number;
+      readonly lastFetch: number | undefined;
+    }
+  | { readonly kind: 'extend'; readonly validEnd: number; readonly lastUpdate: number }
+  | {
+      readonly kind: 'fail';
+      readonly lastAttempt: number;
+      readonly code: FailureCode;
+      readonly since: number;
+    }
+  | { readonly kind: 'remove' };
+
+/** What `plan` needs to know of an entry. */
+export interface ScannedRecord {
+  readonly domain: Domain;
+  readonly lastUpdate: number;
+  readonly lastUse: number | undefined;
+}
+
+/** A part of a scan's answer. */
+export interface ScanPage {
+  readonly records: readonly ScannedRecord[];
+  /** Entries examined for this page, whether returned or not. */
+  readonly examined: number;
+  /** Entries that cannot be read as what they should be (written by hand, say), for the log. */
+  readonly unreadable: readonly Unreadable[];
+}
+
+export interface Unreadable {
+  /** The key as stored. */
+  readonly key: string;
+  readonly reason: string;
+}
+
+export interface ReadResult {
+  readonly records: ReadonlyMap<Domain, PolicyRecord>;
+  /** Domains that the database left unread although asked repeatedly: nothing is known of them. */
+  readonly unread: ReadonlySet<Domain>;
+  readonly unreadable: readonly Unreadable[];
+}
+
+/**
+ * `conflict`: the condition did not hold; somebody else's newer work is there, or the entry is gone. Rarely it is this
+ * very write that is there, when its answer was lost and the client sent it again.
+ */
+export type WriteResult = 'written' | 'conflict';
+
+/** Every method rejects only for faults of the database itself. */
+export interface PolicyStore {
+  /** Entries last updated before `updatedBefore` or last used before `usedBefore`, in no order. Not a snapshot. */
+  scan(range: { updatedBefore: number; usedBefore: number }): AsyncIterable<ScanPage>;
+  /** Consistent read of any number of domains; repeated ones count once. Those without an entry are in no result. */
+  read(domains: Iterable<Domain>): Promise<ReadResult>;
+  /**
+   * Applies the change if the entry's `lastUpdate` is still `expected`. For an insert, and for nothing else,
+   * `expected` is undefined: if there is no entry.
+   */
+  write(domain: Domain, change: Change, expected: number | undefined): Promise<WriteResult>;
+  /** Deletes the entry if it was last used before `usedBefore` (-Infinity: never). */
+  prune(domain: Domain, usedBefore: number): Promise<WriteResult>;
+  /** Records that the policy was in use at `now`, if the entry exists and says less than `before`. */
+  touch(domain: Domain, now: number, before: number): Promise<WriteResult>;
+}

@@ -1,0 +1,24 @@
+// DynamoDB on loopback: dynalite, in memory, with the one table of the stack.
+
+import { CreateTableCommand, type DynamoDBClient } from '@aws-sdk/client-dynamodb';
+import dynalite from 'dynalite';
+import { type LoopbackServer, listenOnLoopback } from './loopback.ts';
+
+export async function startDynamoDb(): Promise<LoopbackServer> {
+  const server = dynalite({ createTableMs: 0, deleteTableMs: 0, updateTableMs: 0 });
+  // dynalite throws when a client goes away in the middle of a request, as a killed function does, and that would
+  // end this process. Without its listener, Node drops the request quietly.
+  server.on('request', (request) => request.removeAllListeners('error'));
+  return listenOnLoopback(server);
+}
+
+export async function createPolicyTable(client: DynamoDBClient, tableName: string): Promise<void> {
+  await client.send(
+    new CreateTableCommand({
+      TableName: tableName,
+      AttributeDefinitions: [{ AttributeName: 'Domain', AttributeType: 'S' }],
+      KeySchema: [{ AttributeName: 'Domain', KeyType: 'HASH' }],
+      BillingMode: 'PAY_PER_REQUEST',
+    }),
+  );
+}

@@ -1,0 +1,229 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import type { Domain } from '../../../functions/mtasts/domain.ts';
+import { divide, horizon, select, spread } from '../../../functions/plan/plan.ts';
+import { NOON, seeded, tasks } from '../dispatch/tasks.ts';
+
+const HOUR = 3_600_000;
+const DAY = 24 * HOUR;
+const MINUTE = 60_000;
+
+const AGES = { staleAfterMs: 12 * HOUR, unusedAfterMs: 180 * DAY };
+const NEVER_PRUNE = { ...AGES, unusedAfterMs: 0 };
+
+const selections: [
+  name: string,
+  entry: { updated: number; used: number | undefined },
+  ages: typeof AGES,
+  verdict: ReturnType<typeof select>,
+][] = [
+  ['fresh and in use: left', { updated: HOUR, used: DAY }, AGES, 'leave'],
+  ['stale and in use: refreshed', { updated: DAY, used: DAY }, AGES, 'refresh'],
+  ['stale for exactly 12 hours: left', { updated: 12 * HOUR, used: DAY }, AGES, 'leave'],
+  ['a millisecond more: refreshed', { updated: 12 * HOUR + 1, used: DAY }, AGES, 'refresh'],
+  ['unused for exactly 180 days: refreshed', { updated: DAY, used: 180 * DAY }, AGES, 'refresh'],
+  ['a millisecond more: pruned', { updated: HOUR, used: 180 * DAY + 1 }, AGES, 'prune'],
+  ['unused and stale: pruned, not refreshed', { updated: DAY, used: 181 * DAY }, AGES, 'prune'],
+  ['use never reported, stale: refreshed, never pruned', { updated: DAY, used: undefined }, AGES, 'refresh'],
+  ['use never reported, fresh: left', { updated: HOUR, used: undefined }, AGES, 'leave'],
+  [
+    'pruning switched off, unused since 1970: refreshed',
+    { updated: DAY, used: NOON },
+    NEVER_PRUNE,
+    'refresh',
+  ],
+  [
+    'pruning switched off, unused since before: refreshed',
+    { updated: DAY, used: 9e15 },
+    NEVER_PRUNE,
+    'refresh',
+  ],
+];
+
+for (const [name, { updated, used }, ages, verdict] of selections) {
+  test(`select: ${name}`, () => {
+    const record = {
+      domain: 'a.example' as Domain,
+      lastUpdate: NOON - updated,
+      lastUse: used === undefined ? undefined : NOON - used,
+    };
+    assert.equal(select(record, horizon(NOON, ages)), verdict);
+  });
+}
+
+test('horizon: times that a database can compare with, also when nothing is ever pruned', () => {
+  for (const ages of [AGES, NEVER_PRUNE, { staleAfterMs: 0, unusedAfterMs: 0 }]) {
+    const { updatedBefore, usedBefore } = horizon(NOON, ages);
+    assert.ok(Number.isSafeInteger(updatedBefore));
+    assert.ok(Number.isSafeInteger(usedBefore));
+  }
+});
+
+test('spread: every domain once, the first at once, none outside the window or far from its even place', () => {
+  fc.assert(
+    fc.property(
+      fc.nat(60),
+      fc.integer({ min: 0, max: NOON }),
+      fc.nat(DAY),
+      fc.integer(),
+      (count, start, length, seed) => {
+        const given = tasks(count);
+        const end = start + length;
+        const planned = spread(given, { start, end }, seeded(seed));
+        assert.deepEqual(planned.map((task) => task.domain).sort(), given.map((task) => task.domain).sort());
+        for (const [i, { domain, lastUpdate, due }] of planned.entries()) {
+          assert.equal(lastUpdate, given.find((task) => task.domain === domain)?.lastUpdate);
+          assert.ok(due >= start && due <= end);
+          const interval = length / Math.max(count - 1, 1);
+          assert.ok(Math.abs(due - (start + i * interval)) <= interval / 2 + 1e-3);
+        }
+        if (count > 0) assert.equal(planned[0]?.due, start);
+      },
+    ),
+  );
+});
+
+test('spread: one domain is due at once; the second of two in the last half of the window', () => {
+  const window = { start: NOON, end: NOON + HOUR };
+  assert.deepEqual(
+    spread(tasks(1), window, seeded(1)).map((task) => task.due),
+    [NOON],
+  );
+  for (let seed = 0; seed < 50; seed++) {
+    const [first, second] = spread(tasks(2), window, seeded(seed));
+    assert.equal(first?.due, NOON);
+    assert.ok(second !== undefined && second.due >= NOON + HOUR / 2 && second.due <= window.end);
+  }
+});
+
+test('spread: a window that is over makes all due now', () => {
+  const planned = spread(tasks(10), { start: NOON, end: NOON }, seeded(1));
+  assert.ok(planned.every((task) => task.due === NOON));
+});
+
+test('spread: each domain is as likely to be first, or last, as any other', () => {
+  const random = seeded(7);
+  const given = tasks(5);
+  const first = new Map<Domain, number>();
+  const last = new Map<Domain, number>();
+  for (let run = 0; run < 5_000; run++) {
+    const planned = spread(given, { start: 0, end: HOUR }, random);
+    const [head, tail] = [planned.at(0)?.domain as Domain, planned.at(-1)?.domain as Domain];
+    first.set(head, (first.get(head) ?? 0) + 1);
+    last.set(tail, (last.get(tail) ?? 0) + 1);
+  }
+  // 1,000 each, with a standard deviation of 28.
+  for (const { domain } of given) {
+    for (const count of [first.get(domain) ?? 0, last.get(domain) ?? 0])
+      assert.ok(Math.abs(count - 1_000) < 150);
+  }
+});
+
+test('spread: the order is another every time, and the gaps between domains vary', () => {
+  const window = { start: 0, end: 3 * HOUR };
+  const given = tasks(1_000);
+  const one = spread(given, window, seeded(1));
+  const other = spread(given, window, seeded(2));
+  const order = (planned: typeof one) => planned.map((task) => task.domain).join();
+  assert.notEqual(order(one), order(given));
+  assert.notEqual(order(one), order(other));
+  const gaps = one.slice(1).map((task, i) => task.due - (one[i]?.due ?? 0));
+  assert.ok(Math.max(...gaps) > 1.5 * (window.end / 1_000));
+  assert.ok(Math.min(...gaps) < 0.5 * (window.end / 1_000));
+});
+
+test('spread: of 10,000 domains over three hours no minute has more than 1.25 times its share', () => {
+  for (let seed = 0; seed < 5; seed++) {
+    const minutes = new Array<number>(180).fill(0);
+    for (const { due } of spread(tasks(10_000), { start: NOON, end: NOON + 3 * HOUR }, seeded(seed))) {
+      const minute = Math.min(Math.floor((due - NOON) / MINUTE), 179);
+      minutes[minute] = (minutes[minute] ?? 0) + 1;
+    }
+    assert.ok(Math.max(...minutes) <= 1.25 * (10_000 / 180), `${Math.max(...minutes)} in one minute`);
+  }
+});
+
+const WAVES = { waveMs: 840_000, latenessMs: 60_000 };
+const FIRST_WAVE = NOON + 900_000;
+
+test('divide: borders belong to the later wave, and each wave is released its lateness before it begins', () => {
+  const dues = [
+    NOON,
+    FIRST_WAVE - 1,
+    FIRST_WAVE,
+    FIRST_WAVE + 839_999,
+    FIRST_WAVE + 840_000,
+    FIRST_WAVE + 3 * 840_000,
+  ];
+  const planned = tasks(dues.length, (i) => dues[i] ?? 0);
+  assert.deepEqual(divide(planned, NOON, WAVES), {
+    immediate: planned.slice(0, 2),
+    waves: [
+      { releaseAt: FIRST_WAVE - 60_000, tasks: planned.slice(2, 4) },
+      { releaseAt: FIRST_WAVE - 60_000 + 840_000, tasks: planned.slice(4, 5) },
+      { releaseAt: FIRST_WAVE - 60_000 + 3 * 840_000, tasks: planned.slice(5, 6) },
+    ],
+  });
+});
+
+test('divide: of a window no longer than a wave and its lateness, nothing needs a schedule', () => {
+  const planned = spread(tasks(1_000), { start: NOON, end: NOON + 899_000 }, seeded(1));
+  assert.deepEqual(divide(planned, NOON, WAVES), { immediate: planned, waves: [] });
+});
+
+test('divide: nothing in, nothing out', () => {
+  assert.deepEqual(divide([], NOON, WAVES), { immediate: [], waves: [] });
+});
+
+const waveTimes = fc
+  .integer({ min: 1, max: 899 })
+  .chain((wave) => fc.record({ wave: fc.constant(wave), lateness: fc.integer({ min: 1, max: 900 - wave }) }))
+  .map(({ wave, lateness }) => ({ waveMs: wave * 1_000, latenessMs: lateness * 1_000 }));
+
+test('divide: whatever the time and the window, every domain once, and none due later than SQS can delay', () => {
+  fc.assert(
+    fc.property(
+      // Not only whole seconds, nor whole milliseconds.
+      fc.double({ min: 1e12, max: 2e12, noNaN: true }),
+      waveTimes,
+      fc.array(
+        fc.oneof(
+          fc.double({ min: 0, max: 3 * HOUR, noNaN: true }).map((offset) => ({ waves: 0, offset })),
+          // On the borders of waves and a little to either side.
+          fc.record({ waves: fc.nat(13), offset: fc.constantFrom(-1, -1e-3, 0, 1e-3, 1) }),
+        ),
+        { maxLength: 60 },
+      ),
+      (now, times, dues) => {
+        const { waveMs, latenessMs } = times;
+        const border = Math.floor((now + waveMs + latenessMs) / 1_000) * 1_000;
+        const planned = tasks(dues.length, (i) => {
+          const { waves = 0, offset = 0 } = dues[i] ?? {};
+          return waves === 0 ? now + Math.max(offset, 0) : border + waves * waveMs + offset;
+        });
+        const { immediate, waves } = divide(planned, now, times);
+
+        const released = [...immediate, ...waves.flatMap((wave) => wave.tasks)];
+        assert.deepEqual(
+          released.map((task) => task.domain).sort(),
+          planned.map((task) => task.domain).sort(),
+        );
+        for (const { due } of immediate) assert.ok(due - now < waveMs + latenessMs);
+        assert.equal(new Set(waves.map((wave) => wave.releaseAt)).size, waves.length);
+        for (const { releaseAt, tasks: together } of waves) {
+          assert.ok(together.length > 0);
+          assert.ok(releaseAt > now, 'a schedule in the past');
+          assert.equal(releaseAt % 1_000, 0, 'a schedule fires at whole seconds');
+          for (const { due } of together) {
+            // As `dispatch` sees it: in whole seconds.
+            const written = Math.floor(due / 1_000) * 1_000;
+            assert.ok(written - releaseAt >= latenessMs, 'due before a late schedule has fired');
+            assert.ok(due - releaseAt < waveMs + latenessMs, 'due later than SQS delays');
+          }
+        }
+      },
+    ),
+    { numRuns: 500 },
+  );
+});

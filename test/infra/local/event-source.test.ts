@@ -1,0 +1,318 @@
+import assert from 'node:assert/strict';
+import { after, before, type TestContext, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  CreateQueueCommand,
+  SendMessageBatchCommand,
+  SendMessageCommand,
+  SQSClient,
+  SQSServiceException,
+} from '@aws-sdk/client-sqs';
+import type { SQSBatchResponse, SQSEvent } from 'aws-lambda';
+import { localClientConfig } from '../../../infra/local/environment.ts';
+import { type EventSourceOptions, startEventSource } from '../../../infra/local/event-source.ts';
+import { type LocalSqs, queueArn, startSqs } from '../../../infra/local/sqs.ts';
+
+let sqs: LocalSqs;
+let client: SQSClient;
+let queues = 0;
+
+before(async () => {
+  sqs = await startSqs();
+  client = new SQSClient(localClientConfig(sqs.endpoint));
+});
+
+after(async () => {
+  client.destroy();
+  await sqs.close();
+});
+
+async function createQueue(attributes: Record<string, string> = {}) {
+  const name = `queue-${++queues}`;
+  await client.send(new CreateQueueCommand({ QueueName: name, Attributes: attributes }));
+  const url = sqs.queueUrl(name);
+  const send = async (count: number, delaySeconds = 0) => {
+    for (let start = 0; start < count; start += 10) {
+      const Entries = Array.from({ length: Math.min(10, count - start) }, (_, index) => ({
+        Id: String(index),
+        MessageBody: `message ${start + index}`,
+        DelaySeconds: delaySeconds,
+      }));
+      const { Failed = [] } = await client.send(new SendMessageBatchCommand({ QueueUrl: url, Entries }));
+      assert.equal(Failed.length, 0);
+    }
+  };
+  const size = async () => {
+    const summary = (await sqs.summaries()).find((each) => each.name === name);
+    return summary ? summary.visible + summary.inFlight + summary.delayed : Number.NaN;
+  };
+  return { name, url, send, size };
+}
+
+interface Batch {
+  readonly at: number;
+  readonly event: SQSEvent;
+}
+
+function listen(t: TestContext, options: Partial<EventSourceOptions> & { queueUrl: string }) {
+  const batches: Batch[] = [];
+  const errors: unknown[] = [];
+  const { invoke = async () => {} } = options;
+  const source = startEventSource({
+    client,
+    batchSize: 10,
+    batchingWindowSeconds: 0,
+    maximumConcurrency: 1,
+    onError: (error) => errors.push(error),
+    ...options,
+    invoke: (event) => {
+      batches.push({ at: Date.now(), event });
+      return invoke(event);
+    },
+  });
+  t.after(() => source.close());
+  return { batches, errors, source };
+}
+
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  const end = Date.now() + 8_000;
+  while (!(await condition())) {
+    assert.ok(Date.now() < end, 'waited too long');
+    await delay(10);
+  }
+}
+
+const bodies = (batch: Batch | undefined) => batch?.event.Records.map(({ body }) => body);
+const failing = (event: SQSEvent, ...which: string[]): SQSBatchResponse => ({
+  batchItemFailures: event.Records.filter(({ body }) => which.includes(body)).map(({ messageId }) => ({
+    itemIdentifier: messageId,
+  })),
+});
+
+// All at once: most of each test is waiting for a visibility timeout, which SQS counts in whole seconds.
+test('event source', { concurrency: true }, async (t) => {
+  t.test('a record looks as Lambda makes it', async (t) => {
+    const { name, url, size } = await createQueue();
+    await client.send(
+      new SendMessageCommand({
+        QueueUrl: url,
+        MessageBody: 'hello',
+        MessageAttributes: {
+          text: { DataType: 'String', StringValue: 'value' },
+          bytes: { DataType: 'Binary', BinaryValue: new Uint8Array([1, 2, 3]) },
+        },
+      }),
+    );
+    const { batches } = listen(t, { queueUrl: url });
+    await until(async () => (await size()) === 0);
+    const [record] = batches[0]?.event.Records ?? [];
+    assert.ok(record);
+    const { messageId, receiptHandle, attributes, md5OfMessageAttributes, ...rest } = record;
+    assert.ok(messageId && receiptHandle && md5OfMessageAttributes);
+    assert.equal(attributes.ApproximateReceiveCount, '1');
+    assert.ok(Math.abs(Number(attributes.SentTimestamp) - Date.now()) < 5_000);
+    assert.ok(attributes.ApproximateFirstReceiveTimestamp && attributes.SenderId);
+    const lists = { stringListValues: [], binaryListValues: [] };
+    assert.deepEqual(rest, {
+      body: 'hello',
+      messageAttributes: {
+        text: { dataType: 'String', stringValue: 'value', ...lists },
+        bytes: { dataType: 'Binary', binaryValue: 'AQID', ...lists },
+      },
+      md5OfBody: '5d41402abc4b2a76b9719d911017c592',
+      eventSource: 'aws:sqs',
+      eventSourceARN: queueArn(name),
+      awsRegion: 'us-east-1',
+    });
+  });
+
+  t.test('a batch is filled up to its size within the window', async (t) => {
+    const { url, send, size } = await createQueue();
+    await send(130);
+    const { batches } = listen(t, { queueUrl: url, batchSize: 100, batchingWindowSeconds: 0.3 });
+    await until(async () => (await size()) === 0);
+    assert.deepEqual(
+      batches.map(({ event }) => event.Records.length),
+      [100, 30],
+    );
+  });
+
+  t.test('a message waits for others no longer than the window', async (t) => {
+    const { url, send } = await createQueue();
+    const { batches } = listen(t, { queueUrl: url, batchSize: 100, batchingWindowSeconds: 0.4 });
+    const sent = Date.now();
+    await send(1);
+    await delay(150);
+    await send(1);
+    await until(() => batches.length > 0);
+    assert.equal(bodies(batches[0])?.length, 2);
+    const waited = (batches[0]?.at ?? 0) - sent;
+    assert.ok(waited >= 350 && waited < 1_500, `waited ${waited} ms`);
+  });
+
+  t.test('a batch over 10 needs a window', () => {
+    const options = {
+      client,
+      queueUrl: 'http://127.0.0.1:1/0/q',
+      maximumConcurrency: 1,
+      invoke: async () => {},
+    };
+    assert.throws(
+      () => startEventSource({ ...options, batchSize: 11, batchingWindowSeconds: 0 }),
+      RangeError,
+    );
+  });
+
+  t.test('only the messages named as failures come again, when they are visible again', async (t) => {
+    const { url, send, size } = await createQueue({ VisibilityTimeout: '1' });
+    await send(3);
+    let invocations = 0;
+    const { batches, errors } = listen(t, {
+      queueUrl: url,
+      invoke: async (event) => failing(event, ...(++invocations === 1 ? ['message 1'] : [])),
+    });
+    await until(async () => (await size()) === 0);
+    assert.deepEqual(batches.map(bodies), [['message 0', 'message 1', 'message 2'], ['message 1']]);
+    assert.equal(batches[1]?.event.Records[0]?.attributes.ApproximateReceiveCount, '2');
+    const waited = (batches[1]?.at ?? 0) - (batches[0]?.at ?? 0);
+    assert.ok(waited >= 950 && waited < 2_500, `visible again after ${waited} ms`);
+    assert.deepEqual(errors, []);
+  });
+
+  const complete: [string, unknown][] = [
+    ['undefined', undefined],
+    ['null', null],
+    ['an empty object', {}],
+    ['an empty list', { batchItemFailures: [] }],
+    ['null for a list', { batchItemFailures: null }],
+  ];
+  for (const [what, response] of complete) {
+    t.test(`${what} is success`, async (t) => {
+      const { url, send, size } = await createQueue();
+      await send(2);
+      const { errors } = listen(t, { queueUrl: url, invoke: async () => response });
+      await until(async () => (await size()) === 0);
+      assert.deepEqual(errors, []);
+    });
+  }
+
+  const malformed: [string, (event: SQSEvent) => unknown][] = [
+    ['an exception', () => Promise.reject(new Error('handler failed'))],
+    ['an unknown identifier', () => ({ batchItemFailures: [{ itemIdentifier: 'unknown' }] })],
+    ['an empty identifier', () => ({ batchItemFailures: [{ itemIdentifier: '' }] })],
+    ['a null identifier', () => ({ batchItemFailures: [{ itemIdentifier: null }] })],
+    [
+      'a misspelt identifier',
+      (event) => ({ batchItemFailures: [{ messageId: event.Records[0]?.messageId }] }),
+    ],
+    ['a null entry', () => ({ batchItemFailures: [null] })],
+    ['no list', () => ({ batchItemFailures: 'all' })],
+    ['no object', () => 'done'],
+  ];
+  for (const [what, respond] of malformed) {
+    t.test(`${what} fails the whole batch`, async (t) => {
+      const { url, send, size } = await createQueue({ VisibilityTimeout: '1' });
+      await send(2);
+      let invocations = 0;
+      const { batches, errors } = listen(t, {
+        queueUrl: url,
+        invoke: async (event) => (++invocations === 1 ? respond(event) : undefined),
+      });
+      await until(async () => (await size()) === 0);
+      assert.deepEqual(batches.map(bodies), [
+        ['message 0', 'message 1'],
+        ['message 0', 'message 1'],
+      ]);
+      assert.equal(errors.length, 1);
+    });
+  }
+
+  t.test('without ReportBatchItemFailures every answer is success', async (t) => {
+    const { url, send, size } = await createQueue();
+    await send(1);
+    const invoke = async (event: SQSEvent) => failing(event, 'message 0');
+    listen(t, { queueUrl: url, reportBatchItemFailures: false, invoke });
+    await until(async () => (await size()) === 0);
+  });
+
+  t.test('the queue redrives a message after maxReceiveCount receives', async (t) => {
+    const dead = await createQueue();
+    const { url, send, size } = await createQueue({
+      VisibilityTimeout: '1',
+      RedrivePolicy: JSON.stringify({ deadLetterTargetArn: queueArn(dead.name), maxReceiveCount: 2 }),
+    });
+    await send(2);
+    const { batches } = listen(t, { queueUrl: url, invoke: async (event) => failing(event, 'message 1') });
+    await until(async () => (await size()) === 0 && (await dead.size()) === 1);
+    assert.deepEqual(batches.map(bodies), [['message 0', 'message 1'], ['message 1']]);
+    assert.deepEqual(
+      (await sqs.messages(dead.name)).map(({ body }) => body),
+      ['message 1'],
+    );
+  });
+
+  t.test('delays are kept, and beyond 900 seconds refused', async (t) => {
+    const { url, send } = await createQueue();
+    const { batches } = listen(t, { queueUrl: url });
+    const sent = Date.now();
+    await send(1, 1);
+    await until(() => batches.length === 1);
+    const waited = (batches[0]?.at ?? 0) - sent;
+    assert.ok(waited >= 1_000 && waited < 2_500, `came after ${waited} ms`);
+    const tooLong = new SendMessageCommand({ QueueUrl: url, MessageBody: 'x', DelaySeconds: 901 });
+    await assert.rejects(client.send(tooLong), (error) => {
+      assert.ok(error instanceof SQSServiceException);
+      assert.equal(error.name, 'InvalidParameterValue');
+      return true;
+    });
+    await assert.rejects(send(1, -1), /DelaySeconds must be/);
+  });
+
+  t.test('as many batches run at once as the maximum concurrency allows', async (t) => {
+    const { url, send, size } = await createQueue();
+    await send(60);
+    let running = 0;
+    let most = 0;
+    listen(t, {
+      queueUrl: url,
+      maximumConcurrency: 3,
+      invoke: async () => {
+        most = Math.max(most, ++running);
+        await delay(100);
+        running -= 1;
+      },
+    });
+    await until(async () => (await size()) === 0);
+    assert.equal(most, 3);
+  });
+
+  t.test('close is prompt when idle, and waits for running invocations', async (t) => {
+    const idle = await createQueue();
+    const { source } = listen(t, { queueUrl: idle.url });
+    await delay(50);
+    const started = Date.now();
+    await source.close();
+    assert.ok(Date.now() - started < 300);
+
+    const busy = await createQueue();
+    await busy.send(1);
+    let finished = false;
+    const { batches, source: running } = listen(t, {
+      queueUrl: busy.url,
+      invoke: async () => {
+        await delay(200);
+        finished = true;
+      },
+    });
+    await until(() => batches.length === 1);
+    await running.close();
+    assert.ok(finished);
+    assert.equal(await busy.size(), 0);
+  });
+
+  t.test('a queue that cannot be read is reported, and tried again', async (t) => {
+    const { errors } = listen(t, { queueUrl: sqs.queueUrl('missing') });
+    await until(() => errors.length === 2);
+    assert.equal((errors[0] as Error).name, 'QueueDoesNotExist');
+  });
+});

@@ -1,0 +1,202 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect as connectTcp } from 'node:net';
+import { after, before, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
+import { type Internet, startInternet } from '../../../../infra/local/internet/internet.ts';
+import type { CertificateKind, PolicyHost } from '../../../../infra/local/internet/site.ts';
+import { codeOf, get } from './observe.ts';
+
+const domain = 'd1.example.test';
+const host = `mta-sts.${domain}`;
+const body = 'version: STSv1\n'.repeat(100);
+let internet: Internet;
+before(async () => {
+  internet = await startInternet();
+});
+after(() => internet.close());
+
+function handshake(options: ConnectionOptions = {}): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({
+      host: '127.0.0.1',
+      port: internet.policyHostPort,
+      servername: host,
+      ca: internet.ca,
+      ...options,
+    });
+    socket.on('secureConnect', () => resolve(socket));
+    socket.on('error', reject);
+    socket.on('close', () => reject(new Error('closed')));
+  });
+}
+
+/** The bytes that a client gets before the connection ends or falls silent, and how it ends. */
+async function bytesOf(does: PolicyHost): Promise<{ text: string; end: string }> {
+  internet.set(domain, { https: does });
+  const socket = await handshake();
+  let text = '';
+  const end = new Promise<string>((resolve) => {
+    socket.on('data', (chunk) => {
+      text += chunk;
+    });
+    socket.on('end', () => resolve('end'));
+    socket.on('error', (error) => resolve(codeOf(error)));
+    delay(150, undefined, { ref: false }).then(() => resolve('silence'));
+  });
+  socket.write(`GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
+  const result = { end: await end, text };
+  socket.destroy();
+  return result;
+}
+
+// What Node's own check makes of them; it accepts three kinds that RFC 8461 does not.
+const verdicts: Record<CertificateKind, string> = {
+  good: 'accepted',
+  wildcard: 'accepted',
+  'partial-wildcard': 'accepted',
+  'common-name-only': 'accepted',
+  'address-only': 'accepted',
+  'wrong-name': 'ERR_TLS_CERT_ALTNAME_INVALID',
+  expired: 'CERT_HAS_EXPIRED',
+  'not-yet-valid': 'CERT_NOT_YET_VALID',
+  'self-signed': 'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'untrusted-root': 'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+};
+for (const [certificate, verdict] of Object.entries(verdicts) as [CertificateKind, string][]) {
+  test(`certificate ${certificate}: ${verdict}`, async () => {
+    internet.set(domain, { https: { certificate } });
+    const outcome = await handshake().then((socket) => {
+      socket.destroy();
+      return 'accepted';
+    }, codeOf);
+    assert.equal(outcome, verdict);
+  });
+}
+
+test('the certificate can change between two connections', async () => {
+  internet.set(domain, { https: { certificate: 'good' } });
+  const socket = await handshake();
+  const session = socket.getSession();
+  socket.destroy();
+  internet.set(domain, { https: { certificate: 'expired' } });
+  assert.equal(await handshake({ ...(session && { session }) }).catch(codeOf), 'CERT_HAS_EXPIRED');
+});
+
+test('a host can be held to old TLS', async () => {
+  internet.set(domain, { https: { maxTlsVersion: 'TLSv1.1' } });
+  assert.equal(await handshake().catch(codeOf), 'ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION');
+  const old = await handshake({ minVersion: 'TLSv1', ciphers: 'DEFAULT@SECLEVEL=0' });
+  assert.equal(old.getProtocol(), 'TLSv1.1');
+  old.destroy();
+  internet.set(domain, { https: { maxTlsVersion: 'TLSv1.2' } });
+  const sound = await handshake();
+  assert.equal(sound.getProtocol(), 'TLSv1.2');
+  sound.destroy();
+});
+
+test('a host without anything is a sound web server without a policy', async () => {
+  internet.set(domain, {});
+  assert.equal((await get(internet, domain)).status, 404);
+});
+
+test('a response says what it is', async () => {
+  internet.set(domain, { https: { policy: { body } } });
+  const { status, headers, body: received } = await get(internet, domain);
+  assert.equal(status, 200);
+  assert.deepEqual(
+    { ...headers },
+    { 'content-type': 'text/plain', 'content-length': '1500', connection: 'close' },
+  );
+  assert.equal(received, body);
+});
+
+test('headers can be replaced and left out', async () => {
+  const headers = { 'content-type': null, 'content-length': '9999', 'x-more': 'yes' };
+  const { text } = await bytesOf({ policy: { headers, body: 'x' } });
+  assert.equal(
+    text,
+    'HTTP/1.1 200 Status\r\ncontent-length: 9999\r\nconnection: close\r\nx-more: yes\r\n\r\nx',
+  );
+});
+
+test('a chunked body is the same body', async () => {
+  const large = body.repeat(50);
+  internet.set(domain, { https: { policy: { body: large, chunked: true } } });
+  const answer = await get(internet, domain);
+  assert.equal(answer.headers['transfer-encoding'], 'chunked');
+  assert.equal(answer.body, large);
+});
+
+test('a body can come in drops', async () => {
+  internet.set(domain, { https: { policy: { body: 'abcdef', trickle: { bytes: 2, everyMs: 20 } } } });
+  const start = performance.now();
+  assert.equal((await get(internet, domain)).body, 'abcdef');
+  assert.ok(performance.now() - start >= 55);
+});
+
+test('a client that asks for the wrong thing is told', async () => {
+  internet.set(domain, { https: { policy: { body } } });
+  assert.equal((await get(internet, domain, { path: '/' })).status, 404);
+  assert.equal((await get(internet, domain, { headers: { host: 'mta-sts.other.test' } })).status, 421);
+  assert.equal((await get(internet, domain, { headers: { host: `${host}:8443` } })).status, 200);
+  assert.equal((await get(internet, domain, { method: 'HEAD' })).status, 405);
+});
+
+const head =
+  'HTTP/1.1 200 Status\r\ncontent-type: text/plain\r\ncontent-length: 1500\r\nconnection: close\r\n\r\n';
+const sent = {
+  request: '',
+  'mid-headers': head.slice(0, head.length >> 1),
+  headers: head,
+  'mid-body': head + body.slice(0, 750),
+} as const;
+for (const [at, text] of Object.entries(sent) as [keyof typeof sent, string][]) {
+  for (const [how, end] of [
+    ['hang', 'silence'],
+    ['reset', 'ECONNRESET'],
+    ['close', 'end'],
+  ] as const) {
+    test(`a host can ${how} at ${at}`, async () => {
+      assert.deepEqual(await bytesOf({ policy: { body }, stop: { at, how } }), { text, end });
+    });
+  }
+}
+
+test('a host can hang, reset and close before the TLS handshake', async () => {
+  for (const how of ['reset', 'close'] as const) {
+    internet.set(domain, { https: { stop: { at: 'accept', how } } });
+    assert.equal(await handshake().catch(codeOf), 'ECONNRESET');
+  }
+  internet.set(domain, { https: { stop: { at: 'accept', how: 'hang' } } });
+  const signal = AbortSignal.timeout(100);
+  assert.equal(await get(internet, domain, { signal }).catch(codeOf), 'ABORT_ERR');
+});
+
+test('a client without a known server name is reset, and noise does no harm', async () => {
+  internet.set(domain, 'healthy');
+  for (const servername of ['', domain, 'mta-sts.unknown.test']) {
+    assert.equal(await handshake({ servername }).catch(codeOf), 'ECONNRESET');
+  }
+  for (const noise of ['GET / HTTP/1.1\r\n\r\n', '\x16\x03\x01\x00\x05\x01\xff\xff\xff\xff', '\x16']) {
+    const socket = connectTcp(internet.policyHostPort, '127.0.0.1');
+    socket.end(noise, 'latin1').resume();
+    await once(socket, 'close').catch(codeOf);
+  }
+  assert.equal((await get(internet, domain)).status, 200);
+});
+
+test('a client that leaves is forgotten, whatever the host is doing', async () => {
+  const hosts: PolicyHost[] = [
+    { stop: { at: 'accept', how: 'hang' } },
+    { stop: { at: 'request', how: 'hang' } },
+    { policy: { delayMs: 60_000 } },
+    { policy: { body, trickle: { bytes: 1, everyMs: 60_000 } } },
+  ];
+  for (const https of hosts) {
+    internet.set(domain, { https });
+    await assert.rejects(get(internet, domain, { signal: AbortSignal.timeout(50) }));
+    while (internet.openSockets() > 0) await delay(5);
+  }
+});

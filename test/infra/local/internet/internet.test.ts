@@ -1,0 +1,132 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { behaviours, startInternet } from '../../../../infra/local/internet/internet.ts';
+import { codeOf, get, resolverOf } from './observe.ts';
+
+const domain = 'd1.example.test';
+
+test('a domain does what it was last set to do, and nothing once removed', async (t) => {
+  const internet = await startInternet();
+  t.after(() => internet.close());
+  const resolver = resolverOf(internet);
+  internet.set(domain, 'healthy');
+  assert.deepEqual(await resolver.resolveTxt(`_mta-sts.${domain}`), [['v=STSv1; id=id1;']]);
+  internet.set(domain, behaviours.healthy(domain, { id: 'id7' }));
+  assert.deepEqual(await resolver.resolveTxt(`_mta-sts.${domain}`), [['v=STSv1; id=id7;']]);
+  internet.remove(domain);
+  assert.equal(await resolver.resolveTxt(`_mta-sts.${domain}`).catch(codeOf), 'ENOTFOUND');
+  assert.equal(await get(internet, domain).catch(codeOf), 'ECONNRESET');
+});
+
+test('only domains under test are taken', async (t) => {
+  const internet = await startInternet();
+  t.after(() => internet.close());
+  for (const wrong of ['example.com', 'test', 'D1.example.test', 'd1.example.test.']) {
+    assert.throws(() => internet.set(wrong, 'healthy'), /not a domain under test/);
+  }
+});
+
+test('traffic counts questions and connections by domain, and forgets on reset', async (t) => {
+  const internet = await startInternet();
+  t.after(() => internet.close());
+  const { traffic } = internet;
+  internet.set(domain, 'healthy');
+  internet.set('d2.example.test', 'self-signed');
+  await resolverOf(internet).resolveTxt(`_mta-sts.${domain}`);
+  await resolverOf(internet).resolve4(`mta-sts.${domain}`);
+  await resolverOf(internet).resolve4('mta-sts.d2.example.test');
+  await get(internet, domain);
+  await assert.rejects(get(internet, 'd2.example.test'));
+
+  assert.equal(traffic.queries(), 3);
+  assert.equal(traffic.queries(domain), 2);
+  assert.equal(traffic.queries(`_mta-sts.${domain}`), 1);
+  assert.equal(traffic.fetches(), 2);
+  assert.equal(traffic.fetches(domain), 1);
+  assert.equal(traffic.fetches('d2.example.test'), 1, 'a handshake that the client breaks off is traffic');
+  assert.deepEqual(
+    traffic.events().map(({ kind, name, detail }) => [kind, name, detail].join(' ').trim()),
+    [
+      `query _mta-sts.${domain} TXT udp`,
+      `query mta-sts.${domain} A udp`,
+      'query mta-sts.d2.example.test A udp',
+      `connection mta-sts.${domain}`,
+      `request mta-sts.${domain} /.well-known/mta-sts.txt`,
+      'connection mta-sts.d2.example.test',
+    ],
+  );
+
+  traffic.reset();
+  assert.deepEqual([traffic.queries(), traffic.fetches(), traffic.events().length], [0, 0, 0]);
+});
+
+test('hundreds of domains at once', async (t) => {
+  const internet = await startInternet();
+  t.after(() => internet.close());
+  const domains = Array.from({ length: 300 }, (_, index) => `d${index}.example.test`);
+  for (const each of domains) internet.set(each, 'changed-id');
+  const resolver = resolverOf(internet, 500, 4);
+  const outcomes = domains.map(async (each) => {
+    await resolver.resolveTxt(`_mta-sts.${each}`);
+    return (await get(internet, each)).status;
+  });
+  assert.deepEqual(new Set(await Promise.all(outcomes)), new Set([200]));
+  assert.equal(internet.traffic.fetches(), 300);
+});
+
+test('the root file serves NODE_EXTRA_CA_CERTS', async (t) => {
+  const internet = await startInternet();
+  t.after(() => internet.close());
+  internet.set(domain, 'healthy');
+  assert.equal(readFileSync(internet.caFile, 'utf8'), internet.ca);
+  const script = `const socket = require('node:tls').connect({ host: '127.0.0.1', port: ${internet.policyHostPort},
+    servername: 'mta-sts.${domain}' }, () => { console.log(socket.authorized); socket.destroy(); });`;
+  const child = spawn(process.execPath, ['-e', script], {
+    env: { ...process.env, NODE_EXTRA_CA_CERTS: internet.caFile },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [output] = await once(child.stdout, 'data');
+  assert.equal(String(output).trim(), 'true');
+});
+
+test('ports can be chosen; one that is taken is an error that leaves nothing behind', async (t) => {
+  const internet = await startInternet();
+  t.after(() => internet.close());
+  const udp = createSocket('udp4').bind(0, '127.0.0.1');
+  await once(udp, 'listening');
+  const { policyHostPort } = internet;
+  for (const taken of [{ policyHostPort }, { dnsPort: policyHostPort }, { dnsPort: udp.address().port }]) {
+    await assert.rejects(startInternet(taken), { code: 'EADDRINUSE' });
+  }
+  udp.close();
+});
+
+test('close is prompt and leaves no socket, timer or file', async () => {
+  const internet = await startInternet();
+  internet.set(domain, { record: { delayMs: 60_000 }, https: { policy: { delayMs: 60_000 } } });
+  internet.set('d2.example.test', 'hang');
+  const dns = connect(Number(internet.dnsServer.split(':')[1]), '127.0.0.1');
+  const asked = [
+    get(internet, domain).catch(codeOf),
+    get(internet, 'd2.example.test').catch(codeOf),
+    resolverOf(internet, 200).resolveTxt(`_mta-sts.${domain}`).catch(codeOf),
+  ];
+  while (internet.openSockets() < 3 || internet.traffic.events().length < 5) await delay(5);
+
+  const start = performance.now();
+  await internet.close();
+  assert.ok(performance.now() - start < 200);
+  assert.equal(internet.openSockets(), 0);
+  assert.equal(existsSync(internet.caFile), false);
+  assert.deepEqual((await Promise.all(asked)).slice(0, 2), ['ECONNRESET', 'ECONNRESET']);
+  dns.destroy();
+  await delay(5);
+  const left = process.getActiveResourcesInfo().filter((kind) => /Server|UDP|TLS/.test(kind));
+  assert.deepEqual(left, []);
+});

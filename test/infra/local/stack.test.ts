@@ -1,0 +1,136 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { DescribeTableCommand, ScanCommand } from '@aws-sdk/client-dynamodb';
+import { SendMessageCommand } from '@aws-sdk/client-sqs';
+import { type Stack, type StackOptions, startStack } from '../../../infra/local/stack.ts';
+
+const fixture = (name: string) => join(import.meta.dirname, 'fixtures', name);
+
+async function start(t: TestContext, options: StackOptions = {}): Promise<Stack> {
+  const stack = await startStack({
+    handlers: {
+      plan: fixture('plan.ts'),
+      dispatch: fixture('dispatch.ts'),
+      refresh: fixture('refresh.ts'),
+      request: fixture('refresh.ts'),
+    },
+    visibilityTimeoutSeconds: 1,
+    maxReceiveCount: 1,
+    refreshWindowSeconds: 0.2,
+    schedulerLatenessMs: 100,
+    retryDelayMs: 10,
+    ...options,
+  });
+  t.after(() => stack.close());
+  return stack;
+}
+
+async function domains(stack: Stack): Promise<(string | undefined)[]> {
+  const { Items = [] } = await stack.dynamodb.send(new ScanCommand({ TableName: stack.tableName }));
+  return Items.map(({ Domain }) => Domain?.S).sort();
+}
+
+// All at once: most of each test is waiting for a delay or a visibility timeout.
+test('stack', { concurrency: true }, async (t) => {
+  t.test('a plan flows through queue, scheduler and functions into the table', async (t) => {
+    const lines: string[] = [];
+    const stack = await start(t, { onLine: (name, line) => lines.push(`${name} ${line}`) });
+    await stack.functions.plan.invoke({ now: 'now.example', later: 'later.example' });
+    assert.equal(stack.scheduler.pending(), 1);
+    assert.deepEqual(await domains(stack), []);
+    await stack.drained(10_000);
+    assert.deepEqual(await domains(stack), ['later.example', 'now.example']);
+    assert.match(lines[0] ?? '', /^refresh \{"refreshed":[12]\}$/);
+  });
+
+  t.test('what cannot be done ends in its dead-letter queue', async (t) => {
+    const errors: unknown[] = [];
+    const stack = await start(t, { onError: (error) => errors.push(error) });
+    await stack.functions.plan.invoke({ now: 'poison', later: 'broken.example' });
+    const request = { QueueUrl: stack.queueUrls['request-queue'], MessageBody: 'poison too' };
+    await stack.sqs.send(new SendMessageCommand(request));
+    await stack.drained(10_000);
+    assert.deepEqual(
+      (await stack.deadLetters('refresh-dlq')).map(({ body }) => body),
+      ['poison'],
+    );
+    assert.deepEqual(
+      (await stack.deadLetters('request-dlq')).map(({ body }) => body),
+      ['poison too'],
+    );
+    const [failure, ...more] = await stack.deadLetters('failures');
+    assert.equal(more.length, 0);
+    const { requestPayload, responsePayload } = JSON.parse(failure?.body ?? '');
+    assert.deepEqual(requestPayload, { domain: 'broken.example' });
+    assert.deepEqual(responsePayload, { errorType: 'TypeError', errorMessage: 'cannot dispatch' });
+    assert.deepEqual(errors, [], 'reported failures are not errors of the event source');
+  });
+
+  t.test('with some functions left out, their work stays where it is', async (t) => {
+    const stack = await start(t, { functions: ['plan'] });
+    await stack.functions.plan.invoke({ now: 'now.example', later: 'later.example' });
+    await assert.rejects(
+      stack.drained(200),
+      /Not drained after 200 ms: 1 schedules; refresh-queue: .* 1 delayed/,
+    );
+    while (stack.scheduler.pending() > 0) await delay(20);
+    const [failure] = await stack.deadLetters('failures');
+    assert.equal(failure?.body, '{"domain":"later.example"}');
+    assert.match(failure?.messageAttributes.ERROR_MESSAGE?.StringValue ?? '', /no function .*:dispatch/);
+  });
+
+  t.test('the table is the one of the template', async (t) => {
+    const stack = await start(t);
+    const { Table } = await stack.dynamodb.send(new DescribeTableCommand({ TableName: stack.tableName }));
+    assert.equal(Table?.TableStatus, 'ACTIVE');
+    assert.deepEqual(Table?.KeySchema, [{ AttributeName: 'Domain', KeyType: 'HASH' }]);
+    assert.equal(stack.env.POLICY_TABLE, stack.tableName);
+    assert.equal(stack.env.AWS_ENDPOINT_URL_DYNAMODB, stack.endpoints.dynamodb);
+  });
+
+  t.test('everything listens on loopback only', async (t) => {
+    const stack = await start(t);
+    const outside = Object.values(networkInterfaces())
+      .flat()
+      .find((address) => address && !address.internal && address.family === 'IPv4');
+    for (const endpoint of Object.values(stack.endpoints)) {
+      const { hostname, port } = new URL(endpoint);
+      assert.equal(hostname, '127.0.0.1');
+      if (!outside) continue;
+      const socket = connect({ host: outside.address, port: Number(port), timeout: 1_000 });
+      await assert.rejects(once(socket, 'connect'), { code: 'ECONNREFUSED' });
+    }
+  });
+
+  t.test('a client that goes away in the middle of a request does no harm', async (t) => {
+    const stack = await start(t);
+    for (const endpoint of Object.values(stack.endpoints)) {
+      const socket = connect({ host: '127.0.0.1', port: Number(new URL(endpoint).port) });
+      await once(socket, 'connect');
+      const type = 'content-type: application/x-amz-json-1.0';
+      socket.write(`POST /schedules/x HTTP/1.1\r\nhost: x\r\n${type}\r\ncontent-length: 100\r\n\r\n{"half`);
+      await delay(20);
+      socket.destroy();
+    }
+    await delay(50);
+    assert.deepEqual(await domains(stack), []);
+  });
+
+  t.test('close ends invocations that take too long', async (t) => {
+    const stack = await start(t, { handlers: { refresh: fixture('probe.ts') }, onError: () => {} });
+    const event = { do: 'sleep', milliseconds: 60_000 };
+    const sleeping = assert.rejects(stack.functions.refresh.invoke(event), { errorType: 'Sandbox.Closed' });
+    const message = { QueueUrl: stack.queueUrls['refresh-queue'], MessageBody: 'x' };
+    await stack.sqs.send(new SendMessageCommand(message));
+    await delay(100);
+    const started = Date.now();
+    await stack.close(100);
+    await sleeping;
+    assert.ok(Date.now() - started < 2_000);
+  });
+});
