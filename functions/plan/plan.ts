@@ -14,17 +14,15 @@ export interface PlannedWave {
 /** The times that divide entries: those last updated, or last used, before them are to be refreshed, or pruned. */
 export interface Horizon {
   readonly updatedBefore: number;
+  /** -Infinity: never prune. */
   readonly usedBefore: number;
 }
-
-/** Before any time that an entry can hold. A number that a database can compare with, unlike -Infinity. */
-const NEVER = Number.MIN_SAFE_INTEGER;
 
 /** @param unusedAfterMs 0: never prune. */
 export function horizon(now: number, ages: { staleAfterMs: number; unusedAfterMs: number }): Horizon {
   return {
     updatedBefore: now - ages.staleAfterMs,
-    usedBefore: ages.unusedAfterMs === 0 ? NEVER : now - ages.unusedAfterMs,
+    usedBefore: ages.unusedAfterMs === 0 ? Number.NEGATIVE_INFINITY : now - ages.unusedAfterMs,
   };
 }
 

@@ -73,5 +73,7 @@ export async function refreshDomain(
 
 /** RFC 8461 §3.3: a policy host that failed is left alone for five minutes or longer. */
 export function failedRecently(record: PolicyRecord, limits: Limits, now: number): boolean {
-  return record.failing !== undefined && now - record.failing.lastAttempt < limits.retryAfterMs;
+  if (record.failing === undefined) return false;
+  // A time far in the future is some clock's mistake. To wait for it would be to let the policy lapse.
+  return Math.abs(now - record.failing.lastAttempt) < limits.retryAfterMs;
 }

@@ -6,7 +6,6 @@ import { type Domain, parseDomain } from '../mtasts/domain.ts';
 import { type Job, runBatch } from '../refresh/batch.ts';
 import { failedRecently, type Refresher, refreshDomain } from '../refresh/refresh.ts';
 import { checkDomain, type Decoded, decodeJsonObject } from '../refresh/task.ts';
-import { eachConcurrently } from '../runtime/concurrent.ts';
 import type { Telemetry } from '../runtime/telemetry.ts';
 
 export type RelayRequest =
@@ -23,6 +22,7 @@ const MAX_USED_DOMAINS = 1_000;
 /** LastUse is kept to within a day: a policy used all day is written once. */
 const USE_GRANULARITY_MS = 86_400_000;
 
+/** A batch may name 10,000 domains; a client has 128 sockets, which the looks of the same batch need too. */
 const TOUCHES_AT_ONCE = 32;
 
 export function decodeRequest(body: string): Decoded<RelayRequest> {
@@ -105,32 +105,13 @@ function look(looks: readonly Job[], { refresher, telemetry, signal }: Context):
   });
 }
 
-/** A read is a tenth of the price of a write: in a fleet, all relays but the first report what is known already. */
-async function recordUse(uses: readonly Job[], { refresher, telemetry, signal }: Context): Promise<string[]> {
-  if (uses.length === 0) return [];
+/** A read costs a fifth of a write: in a fleet, all relays but the first report what is known already. */
+function recordUse(uses: readonly Job[], { refresher, telemetry, signal }: Context): Promise<string[]> {
   const { store, now } = refresher;
-  const failed: string[] = [];
   const before = now() - USE_GRANULARITY_MS;
-  try {
-    const { records, unread, unreadable } = await store.read(uses.map((use) => use.domain));
-    for (const { key, reason } of unreadable) telemetry.unreadable(key, reason);
-    const outdated = uses.filter(({ domain }) => {
-      const record = records.get(domain);
-      return record !== undefined && (record.lastUse ?? 0) < before;
-    });
-    for (const use of uses) if (unread.has(use.domain)) failed.push(...use.messageIds);
-    await eachConcurrently(outdated, TOUCHES_AT_ONCE, async ({ domain, messageIds }) => {
-      try {
-        signal.throwIfAborted();
-        await store.touch(domain, now(), before);
-      } catch (error) {
-        telemetry.error('use not recorded, SQS delivers its message again', error, { domain });
-        failed.push(...messageIds);
-      }
-    });
-  } catch (error) {
-    telemetry.error('use not recorded, SQS delivers its messages again', error, { domains: uses.length });
-    failed.push(...uses.flatMap((use) => use.messageIds));
-  }
-  return failed;
+  const options = { store, telemetry, signal, atOnce: TOUCHES_AT_ONCE };
+  return runBatch(uses, options, async ({ domain }, record) => {
+    if (record !== undefined && (record.lastUse ?? 0) < before) await store.touch(domain, now(), before);
+    return undefined;
+  });
 }

@@ -52,7 +52,7 @@ export function createTelemetry(): Telemetry {
   const counts = new Map<string, number>();
   const add = (metric: string, by: number) => counts.set(metric, (counts.get(metric) ?? 0) + by);
 
-  function warnOf(domain: Domain, outcome: Outcome): void {
+  function logOutcome(domain: Domain, outcome: Outcome): void {
     switch (outcome.kind) {
       case 'kept':
         // RFC 8461 §3.3: a failure is not worth a sender's attention while its policy is `none`.
@@ -81,7 +81,10 @@ export function createTelemetry(): Telemetry {
       case 'conflict':
       case 'skipped':
       case 'discovered':
+        return;
       case 'not-implemented':
+        // Most domains have no MTA-STS: said only to somebody who asks for it with POWERTOOLS_LOG_LEVEL=DEBUG.
+        logger.debug('no MTA-STS', { domain, ...failureDetails(outcome.failure) });
         return;
     }
   }
@@ -89,7 +92,7 @@ export function createTelemetry(): Telemetry {
   return {
     outcome(domain, outcome) {
       add(OUTCOME_METRICS[outcome.kind], 1);
-      warnOf(domain, outcome);
+      logOutcome(domain, outcome);
     },
     refused(messageId, reason) {
       add('Refused', 1);

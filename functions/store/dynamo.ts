@@ -395,12 +395,11 @@ async function* merge<T>(sources: readonly AsyncGenerator<T>[]): AsyncGenerator<
   try {
     while (waiting.size > 0) {
       const { source, result } = await Promise.race(waiting.values());
-      if (result.done) {
-        waiting.delete(source);
-      } else {
-        waiting.set(source, next(source));
-        yield result.value;
-      }
+      waiting.delete(source);
+      if (result.done) continue;
+      // At the end of the line: the race goes to the first that is ready, and no source may starve the others.
+      waiting.set(source, next(source));
+      yield result.value;
     }
   } finally {
     await Promise.allSettled(sources.map((source) => source.return(undefined)));

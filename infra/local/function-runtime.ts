@@ -13,7 +13,7 @@ export interface Invocation {
   readonly deadline: number;
 }
 
-export interface HandlerError {
+interface HandlerError {
   readonly name: string;
   readonly message: string;
   readonly stack?: string | undefined;

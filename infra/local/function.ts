@@ -164,28 +164,27 @@ class Sandbox {
   async #end(): Promise<void> {
     const { stdout, stderr } = this.#child;
     // Not the event 'close': it does not come after a disconnect() on this side.
-    const [[code, signal]] = await Promise.all([
+    const how = await Promise.all([
       once(this.#child, 'exit'),
       once(this.#child, 'disconnect'),
       this.#readLines(stdout),
       this.#readLines(stderr),
-    ]).catch((error: unknown) => [[String(error), null]]);
-    this.#cause ??= new FunctionError(
-      'Runtime.ExitError',
-      `Runtime exited without an answer: ${signal ?? `exit status ${code}`}`,
-    );
+    ]).then(([[code, signal]]) => signal ?? `exit status ${code}`, String);
+    this.#cause ??= new FunctionError('Runtime.ExitError', `Runtime exited without an answer: ${how}`);
     this.#expected?.reject(this.#cause);
   }
 
   // node:readline would also break lines at U+2028, which JSON may hold.
   async #readLines(stream: Readable | null): Promise<void> {
+    if (!stream) return;
     let rest = '';
-    for await (const chunk of stream?.setEncoding('utf8') ?? []) {
+    stream.setEncoding('utf8').on('data', (chunk: string) => {
       const lines = (rest + chunk).split('\n');
       rest = lines.pop() ?? '';
       for (const line of lines) this.#line(line.endsWith('\r') ? line.slice(0, -1) : line);
-    }
-    this.#line(rest);
+    });
+    stream.on('end', () => this.#line(rest));
+    await once(stream, 'close');
   }
 
   #line(line: string): void {

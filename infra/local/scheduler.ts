@@ -12,6 +12,15 @@ const MAX_INPUT_BYTES = 256 * 1_024;
 /** setTimeout cannot wait longer. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
+const SCHEDULE_FIELDS = [
+  'ActionAfterCompletion',
+  'FlexibleTimeWindow',
+  'ScheduleExpression',
+  'ScheduleExpressionTimezone',
+  'Target',
+];
+const TARGET_FIELDS = ['Arn', 'RoleArn', 'Input', 'RetryPolicy', 'DeadLetterConfig'];
+
 const NAME = /^[0-9a-zA-Z-_.]{1,64}$/;
 const TARGET_ARN = /^arn:aws[a-z-]*:\w+:[a-z0-9-]*:\d*:.+$/;
 const ROLE_ARN = /^arn:aws[a-z-]*:iam::\d{12}:role\/[\w+=,.@/-]+$/;
@@ -34,7 +43,7 @@ export interface SchedulerOptions {
   readonly random?: () => number;
 }
 
-export interface PendingSchedule {
+interface PendingSchedule {
   readonly name: string;
   readonly groupName: string;
   /** Epoch milliseconds. */
@@ -81,9 +90,9 @@ function check(condition: boolean, message: string): asserts condition {
   if (!condition) throw new ApiError('ValidationException', 400, message);
 }
 
-function object(value: unknown, name: string, ...fields: string[]): Json {
+function object(value: unknown, name: string, fields?: readonly string[]): Json {
   check(typeof value === 'object' && value !== null && !Array.isArray(value), `${name} must be an object`);
-  const unknown = Object.keys(value).filter((field) => fields.length > 0 && !fields.includes(field));
+  const unknown = Object.keys(value).filter((field) => fields && !fields.includes(field));
   check(unknown.length === 0, `This stand-in does not know ${unknown.join(', ')} of ${name}`);
   return value as Json;
 }
@@ -117,17 +126,7 @@ function epochOf(expression: unknown): number {
 
 function parseSchedule(name: string, body: Json): Schedule {
   const { ClientToken = 'none', GroupName = 'default', ...rest } = body;
-  const schedule = object(
-    rest,
-    'the schedule',
-    ...[
-      'ActionAfterCompletion',
-      'FlexibleTimeWindow',
-      'ScheduleExpression',
-      'ScheduleExpressionTimezone',
-      'Target',
-    ],
-  );
+  const schedule = object(rest, 'the schedule', SCHEDULE_FIELDS);
   text(name, 'Name', NAME);
   text(ClientToken, 'ClientToken', /^[a-zA-Z0-9-_]{1,64}$/);
   const groupName = text(GroupName, 'GroupName', NAME);
@@ -135,8 +134,7 @@ function parseSchedule(name: string, body: Json): Schedule {
   oneOf(schedule.ScheduleExpressionTimezone ?? 'UTC', 'ScheduleExpressionTimezone', 'UTC');
   oneOf(schedule.ActionAfterCompletion ?? 'NONE', 'ActionAfterCompletion', 'DELETE', 'NONE');
 
-  const fields = ['Arn', 'RoleArn', 'Input', 'RetryPolicy', 'DeadLetterConfig'];
-  const { RetryPolicy = {}, DeadLetterConfig, ...target } = object(schedule.Target, 'Target', ...fields);
+  const { RetryPolicy = {}, DeadLetterConfig, ...target } = object(schedule.Target, 'Target', TARGET_FIELDS);
   const targetArn = text(target.Arn, 'Target.Arn', TARGET_ARN);
   text(target.RoleArn, 'Target.RoleArn', ROLE_ARN);
   const input = text(target.Input ?? '{}', 'Target.Input', /./s);

@@ -6,7 +6,7 @@ import { ACCOUNT, REGION } from './environment.ts';
 /** SQS: "Valid values: 0 to 900". */
 const MAX_DELAY_SECONDS = 900;
 
-export interface QueueSummary {
+interface QueueSummary {
   readonly name: string;
   readonly visible: number;
   readonly inFlight: number;

@@ -17,16 +17,16 @@ export type FunctionName = (typeof FUNCTION_NAMES)[number];
 
 const WORK_QUEUES = ['refresh-queue', 'request-queue'] as const;
 const DEAD_LETTER_QUEUES = ['refresh-dlq', 'request-dlq', 'failures'] as const;
-export type DeadLetterQueue = (typeof DEAD_LETTER_QUEUES)[number];
-export type QueueName = (typeof WORK_QUEUES)[number] | DeadLetterQueue;
+type DeadLetterQueue = (typeof DEAD_LETTER_QUEUES)[number];
+type QueueName = (typeof WORK_QUEUES)[number] | DeadLetterQueue;
 
 const TABLE = 'policies';
 const SCHEDULE_GROUP = 'waves';
 
-/** DESIGN.md's LATENESS: a one-time schedule fires up to this late. */
+/** EventBridge Scheduler is precise to the minute: a one-time schedule fires up to this late. */
 const DEFAULT_LATENESS_SECONDS = 60;
 
-export interface FunctionSettings {
+interface FunctionSettings {
   readonly timeoutSeconds: number;
   readonly memoryMegabytes: number;
   /** Processes; for refresh and request also the event source's maximum concurrency. */

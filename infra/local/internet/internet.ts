@@ -35,6 +35,8 @@ interface Traffic {
   queries(nameOrDomain?: string): number;
   /** HTTPS connections: all, or those to the policy host of a domain. Each is one request at most. */
   fetches(domain?: string): number;
+  /** When the record of a policy domain was asked for first, epoch milliseconds. */
+  firstLookup(domain: string): number | undefined;
   /** The latest events, oldest first. */
   events(): readonly TrafficEvent[];
   reset(): void;
@@ -125,6 +127,7 @@ function domainOf(name: string): string {
 
 function recordTraffic() {
   const counts = new Map<string, number>();
+  const firstQueries = new Map<string, number>();
   let events: TrafficEvent[] = [];
   const count = (kind: TrafficEvent['kind'], name = '*') => counts.get(`${kind} ${name}`) ?? 0;
   const traffic: Traffic = {
@@ -133,15 +136,19 @@ function recordTraffic() {
       return names.reduce((sum, each) => sum + count('query', each), 0);
     },
     fetches: (domain) => count('connection', domain === undefined ? '*' : POLICY_HOST + domain),
+    firstLookup: (domain) => firstQueries.get(RECORD + domain),
     events: () => events.slice(-MAX_EVENTS),
     reset() {
       counts.clear();
+      firstQueries.clear();
       events = [];
     },
   };
   function note(kind: TrafficEvent['kind'], name: string, detail: string): void {
     for (const key of [`${kind} ${name}`, `${kind} *`]) counts.set(key, (counts.get(key) ?? 0) + 1);
-    events.push({ at: Date.now(), kind, name, detail });
+    const at = Date.now();
+    if (kind === 'query' && !firstQueries.has(name)) firstQueries.set(name, at);
+    events.push({ at, kind, name, detail });
     if (events.length >= 2 * MAX_EVENTS) events = events.slice(-MAX_EVENTS);
   }
   return { traffic, note };

@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import type { WaveTask } from '../../../functions/dispatch/wave.ts';
 import type { Domain } from '../../../functions/mtasts/domain.ts';
 
@@ -23,3 +24,8 @@ export function seeded(seed: number): () => number {
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
 }
+
+/** Any string that there is, of UTF-16 code units, lone surrogates and controls included. */
+export const anyText: fc.Arbitrary<string> = fc
+  .array(fc.oneof(fc.nat(0x7f), fc.nat(0xffff)), { maxLength: 150 })
+  .map((units) => String.fromCharCode(...units));

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { decodeWave, encodeWaves, type WaveTask } from '../../../functions/dispatch/wave.ts';
 import type { Domain } from '../../../functions/mtasts/domain.ts';
-import { NOON, tasks } from './tasks.ts';
+import { anyText, NOON, tasks } from './tasks.ts';
 
 const MAX_BYTES = 250_000;
 
@@ -26,7 +26,7 @@ const anyTask: fc.Arbitrary<WaveTask> = fc.record(
 
 test('waves are read as they were written, whatever the run is called', () => {
   fc.assert(
-    fc.property(fc.string({ unit: 'binary' }), fc.array(anyTask), (runId, given) => {
+    fc.property(anyText, fc.array(anyTask), (runId, given) => {
       const waves = encodeWaves(runId, given);
       assert.equal(waves.length, given.length === 0 ? 0 : 1);
       for (const text of waves) {
@@ -51,7 +51,7 @@ test('a due time is written in whole seconds, never later than it was', () => {
 const longest = `${'a'.repeat(60)}.`.repeat(4).slice(0, 240).concat('.com') as Domain;
 
 const sizes: [name: string, runId: string, tasks: WaveTask[]][] = [
-  ['as many short names as a block has', 'run', tasks(65_000)],
+  ['short names', 'run', tasks(20_000)],
   ['names of 244 characters', 'run', tasks(5_000).map((task) => ({ ...task, domain: longest }))],
   ['a run id of 100 characters, each of which JSON escapes', '"'.repeat(100), tasks(20_000)],
   ['a run id that is not ASCII', 'é\u{1F98A}'.repeat(50), tasks(20_000)],

@@ -2,7 +2,12 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { localClientConfig, sandboxEnvironment } from '../../../infra/local/environment.ts';
-import { type FailureRecord, type FunctionOptions, LocalFunction } from '../../../infra/local/function.ts';
+import {
+  type FailureRecord,
+  FunctionError,
+  type FunctionOptions,
+  LocalFunction,
+} from '../../../infra/local/function.ts';
 
 const fixture = (name: string) => join(import.meta.dirname, 'fixtures', name);
 
@@ -48,8 +53,9 @@ test('a CommonJS bundle is run as well', async (t) => {
 
 test('a handler that throws fails its invocation with name, message and stack, and stays warm', async (t) => {
   const local = create(t);
-  await assert.rejects(local.invoke({ do: 'fail' }), (error: Error) => {
-    assert.equal((error as Error & { errorType: string }).errorType, 'RangeError');
+  await assert.rejects(local.invoke({ do: 'fail' }), (error) => {
+    assert.ok(error instanceof FunctionError);
+    assert.equal(error.errorType, 'RangeError');
     assert.equal(error.message, 'as asked');
     assert.match(error.stack ?? '', /probe\.ts/);
     return true;

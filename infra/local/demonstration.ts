@@ -1,0 +1,277 @@
+// The main job for someone who has just cloned this: one daily run over a few hundred policies in every state, with
+// the three hours compressed to seconds, on the embedded AWS and the programmable internet; then what a person wants
+// to know of it, and whether it was right.
+
+import { setTimeout as delay } from 'node:timers/promises';
+import { SendMessageCommand } from '@aws-sdk/client-sqs';
+import type { Domain } from '../../functions/mtasts/domain.ts';
+import type { PlanSummary } from '../../functions/plan/run.ts';
+import { createDynamoStore } from '../../functions/store/dynamo.ts';
+import type { PolicyRecord } from '../../functions/store/policy-store.ts';
+import { type Internet, startInternet } from './internet/internet.ts';
+import { createObserver, type LogEntry } from './observer.ts';
+import { type Expectation, populate, type Resident } from './population.ts';
+import { columns, createProgress, paint, table } from './screen.ts';
+import { seed } from './seed.ts';
+import { type Stack, startStack } from './stack.ts';
+
+/** Three hours, compressed 540 times; waves and lateness so that there are several waves. */
+const SPREAD_SECONDS = 20;
+const WAVE_SECONDS = 5;
+const LATENESS_SECONDS = 1;
+
+/** After the window: the slowest domain may take its whole limits, twice over for DNS. */
+const PATIENCE_MS = (SPREAD_SECONDS + 60) * 1_000;
+
+/** SQS delays in whole seconds, and Lambda gathers a batch for another: finer buckets would show only that. */
+const BUCKET_SECONDS = 2;
+const COLUMN_WIDTH = 6;
+const MAX_LISTED = 12;
+
+/** @returns whether the run did what it should; the stack runs on until `close`. */
+export async function demonstrate(): Promise<{ right: boolean; stack: Stack; close: () => Promise<void> }> {
+  const observer = createObserver();
+  const internet = await startInternet();
+  const stack = await startStack({
+    caFile: internet.caFile,
+    environment: {
+      SPREAD_SECONDS: String(SPREAD_SECONDS),
+      WAVE_SECONDS: String(WAVE_SECONDS),
+      SCHEDULE_LATENESS_SECONDS: String(LATENESS_SECONDS),
+      DNS_SERVERS: internet.dnsServer,
+      POLICY_HOST_PORT: String(internet.policyHostPort),
+      ALLOW_PRIVATE_ADDRESSES: '1',
+    },
+    // Small batches, so that a slow domain does not hold back the count of many others.
+    refreshBatchSize: 20,
+    onLine: observer.line,
+  });
+  const close = async () => {
+    await stack.close();
+    await internet.close();
+  };
+  try {
+    const right = await run(stack, internet, observer);
+    return { right, stack, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function run(
+  stack: Stack,
+  internet: Internet,
+  observer: ReturnType<typeof createObserver>,
+): Promise<boolean> {
+  const store = createDynamoStore({ client: stack.dynamodb, table: stack.tableName });
+  const residents = populate(Date.now());
+  const known = residents.filter((resident) => resident.seed !== undefined);
+  for (const { domain, site } of residents) internet.set(domain, site);
+  await Promise.all(known.map((resident) => resident.seed && seed(store, resident.seed)));
+
+  heading('One daily run, its three hours compressed to 20 seconds');
+  console.log(`  table     ${known.length} policies, on an embedded DynamoDB and SQS`);
+  console.log(
+    `  internet  ${residents.length} domains: DNS at ${internet.dnsServer}, policy hosts at port ${internet.policyHostPort}`,
+  );
+
+  const start = Date.now();
+  const plan = await stack.functions.plan.invoke({ kind: 'daily', runId: `local-${start}` });
+  const { planned, pruned, schedules } = plan as PlanSummary;
+  console.log(
+    `  plan      ${planned} to refresh, ${pruned} pruned, ${schedules} schedules for the later waves`,
+  );
+  const unknown = residents.filter((resident) => resident.seed === undefined);
+  for (const { domain } of unknown) await request(stack, { domain });
+  console.log(`  relays    ask for ${unknown.length} domains that are not in the table\n`);
+
+  await watch(stack, observer, planned + unknown.length, start);
+  const end = Date.now();
+
+  const records = await readAll(store, residents);
+  const wrong = residents.filter((resident) => becameOf(resident, records, start) !== resident.expected);
+  reportOutcomes(residents, records, start);
+  reportSpread(internet, residents, start);
+  reportFailures(observer.entries);
+  reportTable(residents, records, end);
+
+  const leftover = (
+    await Promise.all(
+      (['refresh-dlq', 'request-dlq', 'failures'] as const).map((name) => stack.deadLetters(name)),
+    )
+  ).flat();
+  const faults = observer.entries.filter((entry) => entry.level === 'ERROR');
+  const complaints = [
+    ...wrong.map((resident) => {
+      const became = becameOf(resident, records, start) ?? 'something else';
+      return `${resident.domain} should be ${resident.expected}, but is ${became}`;
+    }),
+    ...faults.map((entry) => `${entry.function}: ${entry.message}`),
+    ...leftover.map((message) => `in a dead-letter queue: ${JSON.stringify(message)}`),
+  ];
+  heading(complaints.length === 0 ? 'Right' : 'Wrong');
+  if (complaints.length === 0) {
+    console.log(
+      `  ${paint('green', '✔')} Each of the ${residents.length} domains ended as it should, in ${seconds(end - start)} s.`,
+    );
+  }
+  list(complaints.map((complaint) => `${paint('red', '✘')} ${complaint}`));
+  return complaints.length === 0;
+}
+
+function request(stack: Stack, body: object): Promise<unknown> {
+  const QueueUrl = stack.queueUrls['request-queue'];
+  return stack.sqs.send(new SendMessageCommand({ QueueUrl, MessageBody: JSON.stringify(body) }));
+}
+
+const COUNTED = [
+  'Extended',
+  'Replaced',
+  'Kept',
+  'Removed',
+  'Discovered',
+  'NotImplemented',
+  'BackedOff',
+  'Skipped',
+  'Conflict',
+];
+
+async function watch(
+  stack: Stack,
+  { counts }: { counts: ReadonlyMap<string, number> },
+  total: number,
+  start: number,
+): Promise<void> {
+  const progress = createProgress();
+  const show = () => {
+    const seen = COUNTED.filter((name) => counts.has(name));
+    const done = seen.reduce((sum, name) => sum + (counts.get(name) ?? 0), 0);
+    const figures = seen.map((name) => `${name.toLowerCase()} ${counts.get(name)}`).join('  ');
+    progress.update(done, total, `${seconds(Date.now() - start).padStart(4)} s  ${figures}`);
+  };
+  const drained = stack.drained(PATIENCE_MS).then(() => true);
+  while (!(await Promise.race([drained, delay(200, false)]))) show();
+  show();
+  progress.end();
+}
+
+async function readAll(store: ReturnType<typeof createDynamoStore>, residents: readonly Resident[]) {
+  const { records } = await store.read(residents.map(({ domain }) => domain as Domain));
+  return records as ReadonlyMap<string, PolicyRecord>;
+}
+
+/** What became of a domain, as the table shows it. */
+function becameOf(
+  { domain, seed: before, expected }: Resident,
+  records: ReadonlyMap<string, PolicyRecord>,
+  start: number,
+): Expectation | undefined {
+  const record = records.get(domain);
+  if (record === undefined) {
+    // All that the table can say is that it is gone, which is what each of these promises.
+    return expected === 'pruned' || expected === 'removed' || expected === 'not-implemented'
+      ? expected
+      : undefined;
+  }
+  if (before === undefined) return record.backoff ? 'backed-off' : 'discovered';
+  if (record.lastUpdate >= start) return (record.lastFetch ?? 0) >= start ? 'replaced' : 'extended';
+  if (record.lastUpdate !== before.lastUpdate) return undefined;
+  return (record.failing?.lastAttempt ?? 0) >= start ? 'kept' : 'fresh';
+}
+
+const MEANINGS: readonly (readonly [Expectation, string])[] = [
+  ['extended', 'the record has the same id: good for another max_age, without a fetch'],
+  ['replaced', 'the policy was fetched'],
+  ['kept', 'the refresh failed: the policy that was there still is, and the failure is noted'],
+  ['removed', 'the policy said none, and its record is gone'],
+  ['pruned', 'no relay has used it for 180 days'],
+  ['fresh', 'updated less than 12 hours ago: left alone'],
+  ['discovered', 'a relay asked, and there is a policy'],
+  ['backed-off', 'a relay asked, and there is a record but no policy to be had'],
+  ['not-implemented', 'a relay asked, and the domain has no MTA-STS: nothing stored'],
+];
+
+function reportOutcomes(
+  residents: readonly Resident[],
+  records: ReadonlyMap<string, PolicyRecord>,
+  start: number,
+) {
+  heading('Outcomes');
+  const outcomes = residents.map((resident) => becameOf(resident, records, start));
+  const rows = MEANINGS.map(([kind, meaning]) => {
+    const count = String(outcomes.filter((outcome) => outcome === kind).length);
+    return [kind, count.padStart(4), paint('dim', meaning)];
+  });
+  for (const line of table(rows)) console.log(`  ${line}`);
+}
+
+function reportSpread(internet: Internet, residents: readonly Resident[], start: number) {
+  const times = residents
+    .filter((resident) => resident.seed !== undefined)
+    .flatMap(({ domain }) => internet.traffic.firstLookup(domain) ?? [])
+    .map((at) => Math.floor((at - start) / 1_000 / BUCKET_SECONDS));
+  const buckets = SPREAD_SECONDS / BUCKET_SECONDS;
+  const counts = Array.from(
+    { length: Math.max(buckets, ...times.map((time) => time + 1)) },
+    (_, bucket) => times.filter((time) => time === bucket).length,
+  );
+  const waves = new Set([0]);
+  for (let at = WAVE_SECONDS + LATENESS_SECONDS; at < SPREAD_SECONDS; at += WAVE_SECONDS) {
+    waves.add(Math.floor(at / BUCKET_SECONDS));
+  }
+  const marks = counts.map((_, bucket) => (waves.has(bucket) ? '╷' : ' ').padEnd(COLUMN_WIDTH)).join('');
+  const scale = `0 s${`${SPREAD_SECONDS} s`.padStart(buckets * COLUMN_WIDTH)}`;
+  heading(`When the refreshes really began (at most ${Math.max(...counts)} in ${BUCKET_SECONDS} seconds)`);
+  console.log(`  ${paint('cyan', columns(counts, COLUMN_WIDTH))}`);
+  for (const line of [
+    marks,
+    scale,
+    '╷ a wave begins: the first is sent by plan itself, the later ones by dispatch',
+  ]) {
+    console.log(`  ${paint('dim', line)}`);
+  }
+}
+
+function reportFailures(entries: readonly LogEntry[]) {
+  const failures = entries.filter((entry) => entry.level === 'WARN' && entry.domain !== undefined);
+  heading(`Failed: ${failures.length} domains whose policy matters, with one warning in the log for each`);
+  for (const [code, group] of Map.groupBy(failures, (entry) => entry.code ?? '')) {
+    const domains = group.map((entry) => entry.domain);
+    console.log(`  ${paint('yellow', code)} (${group.length})  ${domains.join(', ')}`);
+    console.log(`    ${paint('dim', `such as: ${group[0]?.detail ?? ''}`)}`);
+  }
+}
+
+function reportTable(
+  residents: readonly Resident[],
+  records: ReadonlyMap<string, PolicyRecord>,
+  now: number,
+) {
+  const pruned = residents.filter(({ expected, domain }) => expected === 'pruned' && !records.has(domain));
+  heading(`Pruned: ${pruned.length}`);
+  list(
+    pruned.map(({ domain }) => domain),
+    3,
+  );
+  const all = [...records.values()];
+  const valid = all.filter((record) => !record.backoff && record.validEnd > now);
+  const expiring = valid.filter((record) => record.validEnd < now + 6 * 3_600_000);
+  heading('The table now');
+  console.log(
+    `  ${valid.length} of ${all.length} policies are valid; ${expiring.length} of them expire within 6 hours.`,
+  );
+}
+
+function heading(text: string) {
+  console.log(`\n${paint('bold', text)}`);
+}
+
+function list(lines: readonly string[], most = MAX_LISTED) {
+  for (const line of lines.slice(0, most)) console.log(`  ${line}`);
+  if (lines.length > most) console.log(paint('dim', `  … and ${lines.length - most} more`));
+}
+
+function seconds(ms: number): string {
+  return (ms / 1_000).toFixed(0);
+}

@@ -1,0 +1,107 @@
+// Who lives in the demonstration: a few hundred policy domains in every state, what their servers do, and what a
+// correct run makes of each.
+
+import type { Outcome } from '../../functions/refresh/outcome.ts';
+import type { PolicyOptions } from './internet/behaviours.ts';
+import { type BehaviourName, behaviours, type Site } from './internet/internet.ts';
+import type { Seed } from './seed.ts';
+
+const HOUR = 3_600_000;
+const DAY = 24 * HOUR;
+
+/** What a run should make of a domain: an outcome of the refresh, or none because `plan` leaves or prunes it. */
+export type Expectation = Outcome['kind'] | 'fresh' | 'pruned';
+
+export interface Resident {
+  readonly domain: string;
+  readonly site: Site;
+  /** The entry in the table; undefined for a domain that only a relay asks for. */
+  readonly seed: Seed | undefined;
+  readonly expected: Expectation;
+}
+
+interface Group {
+  readonly behaviour: BehaviourName;
+  readonly count: number;
+  readonly expected: Expectation;
+  readonly mode?: 'none' | 'testing';
+  readonly state?: 'fresh' | 'unused' | 'back-off' | 'failing' | 'unknown';
+}
+
+const GROUPS: readonly Group[] = [
+  { behaviour: 'healthy', count: 190, expected: 'extended' },
+  { behaviour: 'healthy', count: 20, expected: 'extended', mode: 'testing' },
+  { behaviour: 'healthy', count: 10, expected: 'extended', mode: 'none' },
+  { behaviour: 'delegated', count: 20, expected: 'extended' },
+  { behaviour: 'healthy', count: 30, expected: 'fresh', state: 'fresh' },
+  { behaviour: 'healthy', count: 12, expected: 'pruned', state: 'unused' },
+  { behaviour: 'changed-id', count: 20, expected: 'replaced' },
+  { behaviour: 'changed-policy', count: 30, expected: 'replaced' },
+  { behaviour: 'mode-none', count: 3, expected: 'replaced' },
+  { behaviour: 'mode-testing', count: 3, expected: 'replaced' },
+  { behaviour: 'slow', count: 4, expected: 'replaced' },
+  { behaviour: 'healthy', count: 3, expected: 'replaced', state: 'back-off' },
+  { behaviour: 'changed-id', count: 3, expected: 'replaced', state: 'failing' },
+  { behaviour: 'record-gone', count: 3, expected: 'replaced' },
+  { behaviour: 'servfail', count: 3, expected: 'replaced' },
+  { behaviour: 'two-records', count: 2, expected: 'replaced' },
+  { behaviour: 'malformed-record', count: 2, expected: 'replaced' },
+  { behaviour: 'nxdomain', count: 4, expected: 'removed', mode: 'none' },
+  { behaviour: 'nxdomain', count: 3, expected: 'kept' },
+  { behaviour: 'servfail-all', count: 3, expected: 'kept', mode: 'none' },
+  { behaviour: 'servfail-all', count: 2, expected: 'kept' },
+  { behaviour: 'no-answer', count: 1, expected: 'kept' },
+  { behaviour: 'host-down', count: 3, expected: 'kept' },
+  { behaviour: 'hang', count: 1, expected: 'kept' },
+  { behaviour: 'reset', count: 2, expected: 'kept' },
+  { behaviour: 'wrong-certificate', count: 3, expected: 'kept' },
+  { behaviour: 'expired-certificate', count: 3, expected: 'kept' },
+  { behaviour: 'self-signed', count: 2, expected: 'kept' },
+  { behaviour: 'not-found', count: 3, expected: 'kept' },
+  { behaviour: 'not-found', count: 2, expected: 'kept', state: 'back-off' },
+  { behaviour: 'server-error', count: 2, expected: 'kept' },
+  { behaviour: 'redirect', count: 2, expected: 'kept' },
+  { behaviour: 'html', count: 2, expected: 'kept' },
+  { behaviour: 'oversized', count: 2, expected: 'kept' },
+  { behaviour: 'invalid-policy', count: 2, expected: 'kept' },
+  { behaviour: 'healthy', count: 3, expected: 'discovered', state: 'unknown' },
+  { behaviour: 'not-found', count: 1, expected: 'backed-off', state: 'unknown' },
+  { behaviour: 'nxdomain', count: 2, expected: 'not-implemented', state: 'unknown' },
+];
+
+/** Lifetimes as published in the wild, from a day to half a year. */
+const MAX_AGES = [86_400, 604_800, 1_209_600, 2_592_000, 15_552_000];
+
+export function populate(now: number): Resident[] {
+  return GROUPS.flatMap((group) => Array.from({ length: group.count }, (_, i) => resident(group, i, now)));
+}
+
+function resident(group: Group, i: number, now: number): Resident {
+  const { behaviour, mode = 'enforce', state, expected } = group;
+  const label = [behaviour, state, group.mode, i].filter((part) => part !== undefined).join('-');
+  const domain = `${label}.test`;
+  const maxAgeSeconds = MAX_AGES[i % MAX_AGES.length] ?? 604_800;
+  // What the healthy serve is what the table holds; those that change keep their own idea of a policy.
+  const same: PolicyOptions =
+    behaviour === 'healthy' || behaviour === 'delegated' ? { mode, maxAgeSeconds } : { maxAgeSeconds };
+  const site = behaviours[behaviour](domain, same);
+  if (state === 'unknown') return { domain, site, seed: undefined, expected };
+
+  const updated = now - (state === 'fresh' ? HOUR : 16 * HOUR + (i % 8) * HOUR);
+  const backoff = state === 'back-off';
+  const seed: Seed = {
+    domain,
+    policy: backoff
+      ? { mode: 'none', mx: [], maxAgeSeconds: 300 }
+      : { mode, mx: [`mail.${domain}`], maxAgeSeconds },
+    recordId: 'id1',
+    backoff,
+    inserted: now - 200 * DAY,
+    lastUpdate: updated,
+    ...(state === 'unused' ? {} : { lastUse: now - 2 * DAY }),
+    ...(state === 'failing'
+      ? { failing: { code: 'http-status', since: now - 3 * DAY, lastAttempt: now - DAY } as const }
+      : {}),
+  };
+  return { domain, site, seed, expected };
+}

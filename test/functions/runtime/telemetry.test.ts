@@ -1,0 +1,231 @@
+import assert from 'node:assert/strict';
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { test } from 'node:test';
+import type { Domain } from '../../../functions/mtasts/domain.ts';
+import { type Failure, failure, quote } from '../../../functions/mtasts/failure.ts';
+import type { Outcome } from '../../../functions/refresh/outcome.ts';
+import { METRIC_NAMES } from '../../../functions/runtime/telemetry.ts';
+import { NOON } from '../dispatch/tasks.ts';
+import type { Call } from './telemetry-child.ts';
+
+const CHILD = join(import.meta.dirname, 'telemetry-child.ts');
+
+type Line = Record<string, unknown>;
+
+/** What telemetry writes when it is called so: each line as JSON. */
+async function written(...calls: Call[]): Promise<Line[]> {
+  const child = fork(CHILD, {
+    silent: true,
+    serialization: 'advanced',
+    env: {
+      PATH: process.env.PATH,
+      SystemRoot: process.env.SystemRoot,
+      POWERTOOLS_SERVICE_NAME: 'mta-sts-refresher',
+      POWERTOOLS_METRICS_NAMESPACE: 'mta-sts-refresher',
+    },
+  });
+  assert.ok(child.stdout !== null && child.stderr !== null);
+  child.send(calls);
+  const [out, err, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')]);
+  assert.equal(code, 0, err);
+  return `${out}${err}`
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as Line);
+}
+
+const EXAMPLE = 'example.com' as Domain;
+const expired = failure('certificate-expired', 'The certificate ended on 2026-01-01.');
+const timeout = failure('dns-timeout', 'No answer.');
+
+function kept(mode: 'enforce' | 'testing' | 'none', lookupFailure?: Failure): Outcome {
+  return { kind: 'kept', mode, failure: expired, lookupFailure, validEnd: NOON + 60_000, since: NOON };
+}
+
+/** One of each kind that says nothing is wrong, or nothing that a sender must know. */
+const quiet: Outcome[] = [
+  { kind: 'extended' },
+  { kind: 'replaced', lookupFailure: undefined },
+  { kind: 'removed' },
+  kept('none', timeout),
+  { kind: 'conflict' },
+  { kind: 'skipped', reason: 'newer' },
+  { kind: 'discovered' },
+  { kind: 'not-implemented', failure: failure('record-absent', 'There is none.') },
+];
+
+const loud: [name: string, outcome: Outcome, line: Line][] = [
+  [
+    'a policy in enforce that could not be refreshed',
+    kept('enforce'),
+    {
+      message: 'refresh failed, policy kept',
+      code: 'certificate-expired',
+      result_type: 'sts-webpki-invalid',
+      detail: expired.detail,
+      mode: 'enforce',
+      valid_until: '2026-11-22T12:01:00.000Z',
+      failing_since: '2026-11-22T12:00:00.000Z',
+    },
+  ],
+  [
+    'a policy in testing, whose record could not be had either',
+    kept('testing', timeout),
+    {
+      message: 'refresh failed, policy kept',
+      code: 'certificate-expired',
+      lookup_failure: 'dns-timeout',
+      mode: 'testing',
+    },
+  ],
+  [
+    'a policy fetched without its record',
+    { kind: 'replaced', lookupFailure: timeout },
+    {
+      message: 'no usable record, policy fetched all the same',
+      code: 'dns-timeout',
+      result_type: 'sts-policy-fetch-error',
+      detail: timeout.detail,
+    },
+  ],
+  [
+    'a policy that was never fetched',
+    { kind: 'backed-off', failure: expired },
+    { message: 'policy cannot be fetched, backing off', code: 'certificate-expired', detail: expired.detail },
+  ],
+];
+
+test('one warning line for a domain that failed, none for one that did not or whose policy is none', async (t) => {
+  const outcomes = [...loud.map(([, outcome]) => outcome), ...quiet];
+  const lines = await written(...outcomes.map((outcome): Call => ['outcome', EXAMPLE, outcome]));
+  assert.equal(lines.length, loud.length);
+  for (const [i, [name, , expected]] of loud.entries()) {
+    await t.test(name, () => {
+      assert.partialDeepStrictEqual(lines[i] ?? {}, { level: 'WARN', domain: 'example.com', ...expected });
+    });
+  }
+});
+
+test('what was counted is one blob of metrics with the service as its one dimension, and no domain', async () => {
+  const outcomes = [...quiet, ...loud.map(([, outcome]) => outcome), quiet[0] ?? assert.fail()];
+  const lines = await written(
+    ...outcomes.map((outcome): Call => ['outcome', EXAMPLE, outcome]),
+    ['count', 'Planned', 7],
+    ['count', 'Planned', 5],
+    ['count', 'Pruned', 0],
+    ['count', 'PruneFailed', 1],
+    ['refused', 'message-1', 'not JSON'],
+    ['unreadable', 'BROKEN', 'the key should be broken'],
+    ['flush'],
+  );
+  const [blob = {}, ...others] = lines.filter((line) => '_aws' in line);
+  assert.deepEqual(others, []);
+  const { _aws, ...members } = blob as { _aws: { CloudWatchMetrics: Line[] } };
+  const counts = {
+    Extended: 2,
+    Replaced: 2,
+    Removed: 1,
+    Kept: 3,
+    Conflict: 1,
+    Skipped: 1,
+    Discovered: 1,
+    NotImplemented: 1,
+    BackedOff: 1,
+    Planned: 12,
+    Pruned: 0,
+    PruneFailed: 1,
+    Refused: 2,
+  };
+  assert.deepEqual(members, { service: 'mta-sts-refresher', ...counts });
+  const metrics = Object.keys(counts).map((Name) => ({ Name, Unit: 'Count' }));
+  const [directive = {}, ...more] = _aws.CloudWatchMetrics;
+  assert.deepEqual(more, []);
+  assert.equal(directive.Namespace, 'mta-sts-refresher');
+  assert.deepEqual(directive.Dimensions, [['service']]);
+  const sorted = (list: unknown) =>
+    (list as { Name: string }[]).toSorted((a, b) => (a.Name < b.Name ? -1 : 1));
+  assert.deepEqual(sorted(directive.Metrics), sorted(metrics));
+  // Every outcome and every counter is above: there are no other metrics.
+  assert.deepEqual([...METRIC_NAMES].sort(), Object.keys(counts).sort());
+});
+
+test('there are at most 15 metrics, and all differ', () => {
+  assert.ok(METRIC_NAMES.length <= 15);
+  assert.equal(new Set(METRIC_NAMES).size, METRIC_NAMES.length);
+});
+
+test('nothing is emitted when nothing was counted, and a flush starts anew', async () => {
+  assert.deepEqual(await written(['flush']), []);
+  const lines = await written(
+    ['count', 'Planned', 3],
+    ['flush'],
+    ['flush'],
+    ['count', 'Pruned', 2],
+    ['flush'],
+  );
+  assert.equal(lines.length, 2);
+  assert.equal(lines[0]?.Planned, 3);
+  assert.equal(lines[1]?.Pruned, 2);
+  assert.ok(!('Planned' in (lines[1] ?? {})));
+});
+
+const FORGED = '{"level":"ERROR","message":"forged"}';
+const ATTACK = `x"}\n${FORGED}\r\n\u2028${FORGED}\u0000\u001b[2J\u009b31m\u202e`;
+
+test('text from strangers stays within its line, and is shown without what a terminal would obey', async () => {
+  const hostile = failure('policy-invalid', `A line is "${quote(ATTACK)}".`);
+  const lines = await written(
+    ['outcome', EXAMPLE, { kind: 'backed-off', failure: hostile }],
+    ['unreadable', ATTACK.repeat(100), 'the key is no domain'],
+    // Not made safe by its caller: it must not forge a line all the same.
+    ['refused', 'message-1', ATTACK],
+    ['error', 'domain failed', new Error(ATTACK), { domain: ATTACK }],
+  );
+  assert.equal(lines.length, 4);
+  assert.ok(lines.every((line) => line.message !== 'forged'));
+  for (const [line = {}, member] of [[lines[0], 'detail'] as const, [lines[1], 'domain'] as const]) {
+    assert.doesNotMatch(String(line[member]), /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
+    assert.ok(String(line[member]).length < 250);
+  }
+});
+
+test('what cannot be read is an error line that names the message or the item', async () => {
+  const lines = await written(['refused', 'message-1', 'not JSON'], ['unreadable', 'BROKEN', 'no domain']);
+  assert.partialDeepStrictEqual(lines, [
+    { level: 'ERROR', message: 'message refused', message_id: 'message-1', reason: 'not JSON' },
+    { level: 'ERROR', message: 'item cannot be read', domain: 'BROKEN', reason: 'no domain' },
+  ]);
+});
+
+test('a fault is an error line with its stack and its cause, whatever was thrown', async () => {
+  const fault = new TypeError('broken', { cause: new Error('the reason') });
+  const [first = {}, second] = await written(
+    ['error', 'domain failed', fault, { domain: 'example.com' }],
+    ['error', 'batch failed', 'just text'],
+  );
+  assert.partialDeepStrictEqual(first, {
+    level: 'ERROR',
+    message: 'domain failed',
+    domain: 'example.com',
+    error: { name: 'TypeError', message: 'broken', cause: { message: 'the reason' } },
+  });
+  assert.match(String((first.error as Line).stack), /TypeError: broken\n\s+at /);
+  assert.partialDeepStrictEqual(second, { level: 'ERROR', error: { name: 'Error', message: 'just text' } });
+});
+
+test('an information is a line with its details', async () => {
+  const [line = {}] = await written([
+    'info',
+    'plan completed',
+    { run_id: 'run', planned: 3, pruned: undefined },
+  ]);
+  assert.partialDeepStrictEqual(line, {
+    level: 'INFO',
+    message: 'plan completed',
+    run_id: 'run',
+    planned: 3,
+  });
+});
