@@ -18,58 +18,60 @@ export interface Resolver {
   addresses(name: string, signal: AbortSignal): Promise<Answer>;
 }
 
-// A dead server costs c-ares 25 s by default. So: 2 s, then twice 3 s, each on every server in turn, within dnsMs.
-const CARES = { timeout: 2_000, maxTimeout: 3_000, tries: 3 };
+/** Codes of answers that say something about the server that was asked, not about the name. */
+const NEXT_SERVER: ReadonlySet<string> = new Set([dns.SERVFAIL, dns.REFUSED, dns.NOTIMP, dns.FORMERR]);
 
 /**
  * @param servers `address` or `address:port` of recursive resolvers, asked in this order; the system's if left out.
  */
-export function createResolver(limits: Pick<Limits, 'dnsMs'>, servers?: readonly string[]): Resolver {
+export function createResolver({ dnsMs }: Pick<Limits, 'dnsMs'>, servers?: readonly string[]): Resolver {
+  // By default a dead server costs c-ares 25 s. So: 2 s, then twice 3 s, each on every server in turn, within dnsMs.
+  const patience = { timeout: Math.ceil(0.2 * dnsMs), maxTimeout: Math.ceil(0.3 * dnsMs), tries: 3 };
+
   async function ask(
     name: string,
     type: string,
     signal: AbortSignal,
     question: (channel: dns.Resolver) => Promise<readonly string[]>,
   ): Promise<Answer> {
-    const deadline = AbortSignal.timeout(limits.dnsMs);
-    const stop = AbortSignal.any([deadline, signal]);
-    let rotation = 0;
-    for (;;) {
-      if (stop.aborted) break;
-      // A channel for each question has a source port of its own (an off-path attacker must guess it) and can be
-      // cancelled without touching anybody else's question.
-      const channel = new dns.Resolver(CARES);
-      const order = [...(servers ?? channel.getServers())];
-      order.push(...order.splice(0, rotation % Math.max(order.length, 1)));
-      if (order.length > 0) channel.setServers(order);
-      const cancel = () => channel.cancel();
-      stop.addEventListener('abort', cancel, { once: true });
-      try {
-        const values = await question(channel);
-        return values.length > 0
-          ? { status: 'found', values }
-          : { status: 'absent', detail: `no ${type} record at ${name}` };
-      } catch (error) {
-        const code = (error as NodeJS.ErrnoException).code ?? '';
-        if (code === dns.NODATA) return { status: 'absent', detail: `no ${type} record at ${name}` };
-        if (code === dns.NOTFOUND) return { status: 'absent', detail: `the name ${name} does not exist` };
-        if (stop.aborted) break;
-        // c-ares hands SERVFAIL through at once. It is often one server's passing trouble: ask the next one, once.
-        if (code === dns.SERVFAIL && rotation === 0) {
-          rotation = 1;
-          continue;
-        }
-        return { status: 'unavailable', failure: dnsFailure(code, type, name, error) };
-      } finally {
-        stop.removeEventListener('abort', cancel);
-      }
-    }
-    return {
-      status: 'unavailable',
-      failure: signal.aborted
-        ? failure('deadline-exceeded', `out of time while asking for ${type} of ${name}`)
-        : failure('dns-timeout', `no answer for ${type} of ${name} within ${limits.dnsMs} ms`),
+    // A channel for each question has a source port of its own (an off-path attacker must guess it) and can be
+    // cancelled without touching anybody else's question.
+    const channel = new dns.Resolver(patience);
+    if (servers) channel.setServers(servers);
+    let cancelled = false;
+    const cancel = () => {
+      cancelled = true;
+      channel.cancel();
     };
+    const timer = setTimeout(cancel, dnsMs);
+    signal.addEventListener('abort', cancel, { once: true });
+    try {
+      signal.throwIfAborted();
+      const values = await question(channel).catch((error) => {
+        if (cancelled || !canRetry(channel, codeOf(error))) throw error;
+        return question(channel);
+      });
+      // To Node, an alias of a name without such a record is an empty list and no error.
+      return values.length > 0
+        ? { status: 'found', values }
+        : { status: 'absent', detail: `no ${type} record at ${name}` };
+    } catch (error) {
+      const code = codeOf(error);
+      if (code === dns.NODATA) return { status: 'absent', detail: `no ${type} record at ${name}` };
+      if (code === dns.NOTFOUND) return { status: 'absent', detail: `the name ${name} does not exist` };
+      const unavailable = (failureCode: FailureCode, detail: string): Answer => ({
+        status: 'unavailable',
+        failure: failure(failureCode, detail, error),
+      });
+      if (signal.aborted) return unavailable('deadline-exceeded', `out of time for ${type} of ${name}`);
+      if (cancelled) return unavailable('dns-timeout', `${type} of ${name}: no answer within ${dnsMs} ms`);
+      if (code === '') throw error;
+      const [failureCode, reason] = DNS_FAILURES[code] ?? ['dns-error', `the question failed (${code})`];
+      return unavailable(failureCode, `${type} of ${name}: ${reason}`);
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', cancel);
+    }
   }
 
   return {
@@ -96,7 +98,19 @@ const DNS_FAILURES: Readonly<Record<string, readonly [FailureCode, string]>> = {
   [dns.REFUSED]: ['dns-refused', 'the resolver refused the question'],
 };
 
-function dnsFailure(code: string, type: string, name: string, cause: unknown): Failure {
-  const [failureCode, reason] = DNS_FAILURES[code] ?? ['dns-error', `the question failed (${code})`];
-  return failure(failureCode, `${type} of ${name}: ${reason}`, cause);
+function codeOf(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? '';
+}
+
+/**
+ * Whether to ask again, once, and the next server if there is one. c-ares moves on from servers that are silent,
+ * unreachable or garbled, but Node has it hand an answer with an error through at once. SERVFAIL is often passing
+ * trouble, and so the only one to be worth a second question to the same server.
+ */
+function canRetry(channel: dns.Resolver, code: string): boolean {
+  const [first, ...others] = channel.getServers();
+  if (first === undefined || others.length === 0) return code === dns.SERVFAIL;
+  if (!NEXT_SERVER.has(code)) return false;
+  channel.setServers([...others, first]);
+  return true;
 }

@@ -23,7 +23,7 @@ const OUTCOME_METRICS: Readonly<Record<Outcome['kind'], string>> = {
 /** `Planned`: domains to be refreshed. `Pruned`: entries deleted unused. `Refused`: messages or items unreadable. */
 const COUNTERS = ['Planned', 'Pruned', 'PruneFailed', 'Refused'] as const;
 
-export type Counter = (typeof COUNTERS)[number];
+type Counter = (typeof COUNTERS)[number];
 
 /** All metrics that there are. Each costs $0.30 a month. */
 export const METRIC_NAMES: readonly string[] = [...Object.values(OUTCOME_METRICS), ...COUNTERS];

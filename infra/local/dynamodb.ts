@@ -1,6 +1,6 @@
 // DynamoDB on loopback: dynalite, in memory, with the one table of the stack.
 
-import { CreateTableCommand, type DynamoDBClient } from '@aws-sdk/client-dynamodb';
+import { CreateTableCommand, type DynamoDBClient, waitUntilTableExists } from '@aws-sdk/client-dynamodb';
 import dynalite from 'dynalite';
 import { type LoopbackServer, listenOnLoopback } from './loopback.ts';
 
@@ -20,5 +20,10 @@ export async function createPolicyTable(client: DynamoDBClient, tableName: strin
       KeySchema: [{ AttributeName: 'Domain', KeyType: 'HASH' }],
       BillingMode: 'PAY_PER_REQUEST',
     }),
+  );
+  // dynalite can answer before the table is there.
+  await waitUntilTableExists(
+    { client, maxWaitTime: 10, minDelay: 0.02, maxDelay: 0.2 },
+    { TableName: tableName },
   );
 }

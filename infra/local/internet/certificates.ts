@@ -34,9 +34,14 @@ export function createAuthority(now = Date.now()): Authority {
     issue(kind, host) {
       const domain = host.slice(host.indexOf('.') + 1);
       const names: Partial<Record<CertificateKind, Buffer[]>> = {
+        'upper-case': [dnsName(host.toUpperCase())],
         wildcard: [dnsName(`*.${domain}`)],
+        // one label too far up: it stands for the domain, and not for two labels
+        'deep-wildcard': [dnsName(`*.${domain.slice(domain.indexOf('.') + 1)}`)],
         'partial-wildcard': [dnsName(`mta-*.${domain}`)],
         'wrong-name': [dnsName(domain), dnsName(`www.${domain}`)],
+        // what a log must not repeat: line ends, terminal escapes, and far too much of them
+        'hostile-names': Array.from({ length: 50 }, () => dnsName(`\r\n\x1b[31m\u202e.${domain}`)),
         'common-name-only': [],
         'address-only': [der(IP_ADDRESS, bytes(127, 0, 0, 1))],
       };

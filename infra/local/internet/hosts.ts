@@ -137,7 +137,7 @@ function choose(does: PolicyHost, host: string, request: Request): HttpResponse 
 }
 
 function format(response: HttpResponse): { head: Buffer; body: Buffer } {
-  if (response.raw !== undefined) return { head: Buffer.from(response.raw), body: Buffer.alloc(0) };
+  if (response.raw !== undefined) return { head: Buffer.alloc(0), body: Buffer.from(response.raw) };
   const content = Buffer.from(response.body ?? '');
   const headers = {
     'content-type': 'text/plain',

@@ -37,7 +37,7 @@ export interface HttpResponse {
   readonly chunked?: boolean;
   /** Wait before the first byte. */
   readonly delayMs?: number;
-  /** The body comes in pieces of so many bytes, with a pause before each. */
+  /** The body, or all of `raw`, comes in pieces of so many bytes, with a pause before each. */
   readonly trickle?: { readonly bytes: number; readonly everyMs: number };
   /** Sent in place of head and body. */
   readonly raw?: string | Buffer;
@@ -45,9 +45,12 @@ export interface HttpResponse {
 
 export type CertificateKind =
   | 'good'
+  | 'upper-case'
   | 'wildcard'
+  | 'deep-wildcard'
   | 'partial-wildcard'
   | 'wrong-name'
+  | 'hostile-names'
   | 'common-name-only'
   | 'address-only'
   | 'expired'

@@ -3,7 +3,12 @@
 
 import assert from 'node:assert/strict';
 import { after, type TestContext } from 'node:test';
-import { type AttributeValue, DynamoDBClient, GetItemCommand, PutItemCommand } from '@aws-sdk/client-dynamodb';
+import {
+  type AttributeValue,
+  DynamoDBClient,
+  GetItemCommand,
+  PutItemCommand,
+} from '@aws-sdk/client-dynamodb';
 import type { SQSRecord } from 'aws-lambda';
 import { type Domain, parseDomain } from '../../../functions/mtasts/domain.ts';
 import { type FailureCode, failure } from '../../../functions/mtasts/failure.ts';
@@ -34,9 +39,9 @@ export const ABSENT: Lookup = { status: 'absent', failure: failure('record-absen
 export const UNUSABLE: Lookup = { status: 'unusable', failure: failure('record-multiple', '') };
 export const UNAVAILABLE: Lookup = { status: 'unavailable', failure: failure('dns-servfail', '') };
 export const FETCHED: Fetched = { ok: true, policy: NEW, text: formatPolicy(NEW) };
-export const NOT_FETCHED = failed('http-status');
+export const NOT_FETCHED = notFetched('http-status');
 
-export function failed(code: FailureCode): Fetched & { ok: false } {
+export function notFetched(code: FailureCode): Fetched & { ok: false } {
   return { ok: false, failure: failure(code, '') };
 }
 

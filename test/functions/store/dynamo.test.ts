@@ -28,7 +28,8 @@ function fakeClient(answer: {
   const send = async (command: unknown) => {
     if (command instanceof ScanCommand && answer.scan) return answer.scan(command.input);
     if (command instanceof BatchGetItemCommand && answer.read) {
-      const keys = command.input.RequestItems?.[TABLE]?.Keys ?? [];
+      const { Keys: keys = [], ConsistentRead } = command.input.RequestItems?.[TABLE] ?? {};
+      assert.equal(ConsistentRead, true, 'a task whose item has moved on would go unnoticed');
       const { items = [], unprocessed } = answer.read(keys.map((key) => key.Domain?.S ?? ''));
       const left = unprocessed?.map((name) => ({ Domain: { S: name } }));
       return {
@@ -135,8 +136,10 @@ describe('read, where the database leaves keys unread', () => {
 describe('scan', () => {
   const FAULT = new Error('throttled');
 
-  /** Parts of endless pages, each answered after a moment; part 1 fails at its second page if told to. */
-  function endless({ failing = false } = {}) {
+  const PAGES = 50;
+
+  /** Three parts of fifty pages, each answered after a moment; part 1 fails at its second page if told to. */
+  function threeParts({ failing = false } = {}) {
     const state = { begun: 0, ended: 0 };
     const client = fakeClient({
       async scan({ Segment, ExclusiveStartKey }) {
@@ -144,26 +147,42 @@ describe('scan', () => {
         await delay(1);
         state.ended++;
         if (failing && Segment === 1 && ExclusiveStartKey !== undefined) throw FAULT;
-        const Items = [entry(`part${Segment}.example`)];
-        return { Items, ScannedCount: 7, LastEvaluatedKey: { Domain: { S: 'x' } } };
+        const page = Number(ExclusiveStartKey?.Domain?.S ?? 0) + 1;
+        return {
+          Items: [entry(`part${Segment}.example`)],
+          ScannedCount: 7,
+          LastEvaluatedKey: page < PAGES ? { Domain: { S: String(page) } } : undefined,
+        };
       },
     });
     return { state, store: createDynamoStore({ client, table: TABLE, scanSegments: 3 }) };
   }
 
-  test('has every part’s pages in turn', async () => {
-    const { store } = endless();
-    const seen = new Set<string>();
+  test('takes the parts’ pages in turn, so that a failing part is noticed soon', async () => {
+    const { store } = threeParts();
+    const seen: string[] = [];
     for await (const { records, examined } of store.scan(RANGE)) {
       assert.equal(examined, 7);
-      for (const record of records) seen.add(record.domain);
-      if (seen.size === 3) break;
+      for (const record of records) seen.push(record.domain);
+      if (seen.length === 9) break;
+      await delay(5);
     }
-    assert.deepEqual([...seen].sort(), ['part0.example', 'part1.example', 'part2.example']);
+    assert.deepEqual(
+      seen.sort(),
+      [0, 1, 2].flatMap((part) => Array(3).fill(`part${part}.example`)),
+    );
+  });
+
+  test('ends when every part has ended', async () => {
+    const { store, state } = threeParts();
+    let pages = 0;
+    for await (const _ of store.scan(RANGE)) pages++;
+    assert.equal(pages, 3 * PAGES);
+    assert.equal(state.begun, 3 * PAGES);
   });
 
   test('reads one page of each part ahead, however slow its consumer', async () => {
-    const { store, state } = endless();
+    const { store, state } = threeParts();
     let pages = 0;
     for await (const _ of store.scan(RANGE)) {
       await delay(10);
@@ -173,7 +192,7 @@ describe('scan', () => {
   });
 
   test('leaves nothing running when its consumer stops early', async () => {
-    const { store, state } = endless();
+    const { store, state } = threeParts();
     for await (const _ of store.scan(RANGE)) break;
     assert.equal(state.begun, state.ended);
     const { begun } = state;
@@ -182,7 +201,7 @@ describe('scan', () => {
   });
 
   test('asks for nothing before anybody consumes it', async () => {
-    const { store, state } = endless();
+    const { store, state } = threeParts();
     store.scan(RANGE);
     await delay(5);
     assert.equal(state.begun, 0);
@@ -190,7 +209,7 @@ describe('scan', () => {
 
   // The test runner fails a test in which a rejection was left unhandled: that would end a function's process.
   test('rejects when a part fails, also while the consumer is busy, and leaves nothing running', async () => {
-    const { store, state } = endless({ failing: true });
+    const { store, state } = threeParts({ failing: true });
     await assert.rejects(async () => {
       for await (const _ of store.scan(RANGE)) await delay(20);
     }, FAULT);
@@ -198,7 +217,7 @@ describe('scan', () => {
   });
 
   test('swallows the failure of a part that its consumer did not wait for', async () => {
-    const { store, state } = endless({ failing: true });
+    const { store, state } = threeParts({ failing: true });
     let pages = 0;
     for await (const _ of store.scan(RANGE)) {
       await delay(20);
@@ -209,7 +228,7 @@ describe('scan', () => {
   });
 
   test('rejects when the consumer’s own work fails, and leaves nothing running', async () => {
-    const { store, state } = endless();
+    const { store, state } = threeParts();
     const mine = new Error('mine');
     await assert.rejects(async () => {
       for await (const _ of store.scan(RANGE)) throw mine;

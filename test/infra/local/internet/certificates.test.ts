@@ -17,7 +17,9 @@ test('the root is a certificate authority that signs the leaves', () => {
 test('each kind names what it should', () => {
   const names = {
     good: `DNS:${host}`,
+    'upper-case': 'DNS:MTA-STS.D1.EXAMPLE.TEST',
     wildcard: 'DNS:*.d1.example.test',
+    'deep-wildcard': 'DNS:*.example.test',
     'partial-wildcard': 'DNS:mta-*.d1.example.test',
     'wrong-name': 'DNS:d1.example.test, DNS:www.d1.example.test',
     'common-name-only': undefined,

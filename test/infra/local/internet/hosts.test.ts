@@ -54,11 +54,14 @@ async function bytesOf(does: PolicyHost): Promise<{ text: string; end: string }>
 // What Node's own check makes of them; it accepts three kinds that RFC 8461 does not.
 const verdicts: Record<CertificateKind, string> = {
   good: 'accepted',
+  'upper-case': 'accepted',
   wildcard: 'accepted',
+  'deep-wildcard': 'ERR_TLS_CERT_ALTNAME_INVALID',
   'partial-wildcard': 'accepted',
   'common-name-only': 'accepted',
   'address-only': 'accepted',
   'wrong-name': 'ERR_TLS_CERT_ALTNAME_INVALID',
+  'hostile-names': 'ERR_TLS_CERT_ALTNAME_INVALID',
   expired: 'CERT_HAS_EXPIRED',
   'not-yet-valid': 'CERT_NOT_YET_VALID',
   'self-signed': 'DEPTH_ZERO_SELF_SIGNED_CERT',

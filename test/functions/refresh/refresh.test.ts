@@ -1,0 +1,393 @@
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { setDefaultCACertificates } from 'node:tls';
+import fc from 'fast-check';
+import type { Fetched } from '../../../functions/mtasts/fetch.ts';
+import { LIMITS } from '../../../functions/mtasts/limits.ts';
+import type { Lookup } from '../../../functions/mtasts/lookup.ts';
+import type { Policy } from '../../../functions/mtasts/policy.ts';
+import { refreshMessages } from '../../../functions/refresh/messages.ts';
+import { createRefresher, refreshDomain } from '../../../functions/refresh/refresh.ts';
+import type { Change, PolicyStore } from '../../../functions/store/policy-store.ts';
+import { startInternet } from '../../../infra/local/internet/internet.ts';
+import {
+  ABSENT,
+  cutShort,
+  DAY,
+  domain,
+  FETCHED,
+  type forever,
+  LOOKUP_CUT_SHORT,
+  MINUTE,
+  message,
+  NEW,
+  NEW_ID,
+  NOT_FETCHED,
+  NOW,
+  neverAborted,
+  notFetched,
+  OLD,
+  planned,
+  recordingTelemetry,
+  SAME_ID,
+  startTables,
+  UNAVAILABLE,
+  UNUSABLE,
+} from './scene.ts';
+
+const newTable = await startTables();
+const internet = await startInternet();
+after(() => internet.close());
+setDefaultCACertificates([internet.ca]);
+
+const A = domain('a.example');
+const NONE: Policy = { ...OLD, mode: 'none' };
+const BACKOFF: Policy = { mode: 'none', mx: [], maxAgeSeconds: 300 };
+
+/** What the refresh would do, were it alone. */
+const plans: [would: Change['kind'], policy: Policy, lookup: Lookup, fetch: Fetched | undefined][] = [
+  ['extend', OLD, SAME_ID, undefined],
+  ['replace', OLD, NEW_ID, FETCHED],
+  ['fail', OLD, NEW_ID, NOT_FETCHED],
+  ['remove', NONE, ABSENT, undefined],
+];
+/** What somebody else does while it waits for its last answer. */
+const meanwhile: [what: string, does: (store: PolicyStore) => Promise<unknown>][] = [
+  [
+    'extends it',
+    (store) => store.write(A, { kind: 'extend', validEnd: NOW + 1, lastUpdate: NOW - 1 }, NOW - DAY),
+  ],
+  [
+    'replaces it',
+    (store) =>
+      store.write(
+        A,
+        {
+          kind: 'replace',
+          policy: { ...NEW, mx: ['newest.example'] },
+          policyText: 'newest',
+          backoff: false,
+          validEnd: NOW + DAY,
+          recordId: 'id3',
+          lastUpdate: NOW - DAY + 1,
+          lastFetch: NOW,
+        },
+        NOW - DAY,
+      ),
+  ],
+  ['removes it', (store) => store.write(A, { kind: 'remove' }, NOW - DAY)],
+  ['prunes it', (store) => store.prune(A, NOW)],
+];
+for (const [would, policy, lookup, fetched] of plans) {
+  for (const [what, does] of meanwhile) {
+    test(`a refresh that would ${would} the entry leaves it as it is when somebody ${what} meanwhile`, async (t) => {
+      const table = await newTable();
+      await table.seed(A, { policy });
+      const record = (await table.store.read([A])).records.get(A);
+      let left: unknown;
+      const answer =
+        <T>(value: T) =>
+        async () => {
+          await does(table.store);
+          left = await table.item(A);
+          return value;
+        };
+      const { refresher } = planned(t, {
+        store: table.store,
+        lookups: { [A]: fetched === undefined ? answer(lookup) : lookup },
+        ...(fetched && { fetches: { [A]: answer(fetched) } }),
+      });
+      assert.deepEqual(await refreshDomain(A, record, refresher, neverAborted), { kind: 'conflict' });
+      assert.deepEqual(await table.item(A), left);
+    });
+  }
+}
+
+for (const [what, fetched] of [
+  ['found a policy', FETCHED],
+  ['found none', NOT_FETCHED],
+] as const) {
+  test(`a discovery that ${what} leaves alone what somebody else discovered meanwhile`, async (t) => {
+    const table = await newTable();
+    const { refresher } = planned(t, {
+      store: table.store,
+      lookups: { [A]: SAME_ID },
+      fetches: {
+        [A]: async () => {
+          await table.seed(A);
+          return fetched;
+        },
+      },
+    });
+    assert.deepEqual(await refreshDomain(A, undefined, refresher, neverAborted), { kind: 'conflict' });
+    assert.equal((await table.item(A))?.Mode?.S, 'enforce');
+    assert.equal((await table.item(A))?.LastUpdate?.N, String(NOW - DAY));
+  });
+}
+
+test('a use that is reported during a refresh is no conflict, and is not lost', async (t) => {
+  const table = await newTable();
+  await table.seed(A);
+  const record = (await table.store.read([A])).records.get(A);
+  const { refresher } = planned(t, {
+    store: table.store,
+    lookups: { [A]: NEW_ID },
+    fetches: {
+      [A]: async () => {
+        await table.store.touch(A, NOW - 1, NOW - 1);
+        return FETCHED;
+      },
+    },
+  });
+  assert.equal((await refreshDomain(A, record, refresher, neverAborted)).kind, 'replaced');
+  assert.equal((await table.item(A))?.LastUse?.N, String(NOW - 1));
+});
+
+test('times count from when the last answer came', async (t) => {
+  const table = await newTable();
+  await table.seed(A);
+  const record = (await table.store.read([A])).records.get(A);
+  let now = NOW;
+  const { refresher } = planned(t, {
+    store: table.store,
+    lookups: { [A]: NEW_ID },
+    fetches: {
+      [A]: async () => {
+        now += 30_000;
+        return FETCHED;
+      },
+    },
+    now: () => now,
+  });
+  await refreshDomain(A, record, refresher, neverAborted);
+  const item = await table.item(A);
+  assert.deepEqual(item?.LastUpdate, { N: String(NOW + 30_000) });
+  assert.deepEqual(item?.ValidEnd, { N: String(NOW + 30_000 + NEW.maxAgeSeconds * 1_000) });
+});
+
+const slow: [what: string, lookup: Lookup | typeof forever, fetched: Fetched | undefined, code: string][] = [
+  ['the lookup', LOOKUP_CUT_SHORT, NOT_FETCHED, 'http-status'],
+  ['the lookup, and the fetch in vain', LOOKUP_CUT_SHORT, undefined, 'deadline-exceeded'],
+  ['the fetch', NEW_ID, undefined, 'deadline-exceeded'],
+];
+for (const [what, lookup, fetched, code] of slow) {
+  test(`a minute used up by ${what} is a failure of the domain, and is recorded`, async (t) => {
+    const table = await newTable();
+    await table.seed(A);
+    const record = (await table.store.read([A])).records.get(A);
+    const { refresher } = planned(t, {
+      store: table.store,
+      limits: { domainMs: 50 },
+      lookups: { [A]: lookup === LOOKUP_CUT_SHORT ? cutShort(LOOKUP_CUT_SHORT) : NEW_ID },
+      fetches: { [A]: fetched ?? cutShort(notFetched('deadline-exceeded')) },
+    });
+    const outcome = await refreshDomain(A, record, refresher, neverAborted);
+    assert.equal(outcome.kind === 'kept' && outcome.failure.code, code);
+    const item = await table.item(A);
+    assert.deepEqual(item?.LastFailure, { S: code });
+    assert.deepEqual(item?.LastAttempt, { N: String(NOW) });
+    assert.deepEqual(item?.LastUpdate, { N: String(NOW - DAY) });
+  });
+}
+
+test('a domain that takes its whole minute delays nobody else of its batch', async () => {
+  const table = await newTable();
+  const MINUTE_MS = 600;
+  const stuck = ['stuck-dns.test', 'stuck-host.test', 'trickle.test'];
+  const healthy = ['same.test', 'changed.test'];
+  internet.set('stuck-dns.test', 'no-answer');
+  internet.set('stuck-host.test', 'hang');
+  internet.set('trickle.test', {
+    record: { txt: [['v=STSv1; id=id2;']] },
+    https: { policy: { body: 'version: STSv1\n'.repeat(100), trickle: { bytes: 1, everyMs: 20 } } },
+  });
+  internet.set('same.test', 'healthy');
+  internet.set('changed.test', 'changed-policy');
+  const lastUpdate = Date.now() - DAY;
+  const names = [...stuck, ...healthy];
+  for (const name of names) await table.seed(name, { inserted: lastUpdate, lastUpdate });
+
+  const environment = {
+    table: '',
+    dnsServers: [internet.dnsServer],
+    policyHostPort: internet.policyHostPort,
+    allowPrivateAddresses: true,
+  };
+  const refresher = createRefresher(table.store, environment, { ...LIMITS, domainMs: MINUTE_MS });
+  const { telemetry, told } = recordingTelemetry();
+  const start = Date.now();
+  const batch = refreshMessages(
+    names.map((name) => message(name, { domain: name, lastUpdate })),
+    { refresher, telemetry, signal: neverAborted },
+  );
+
+  await delay(MINUTE_MS / 2);
+  assert.deepEqual(told.summary(), ['changed.test replaced', 'same.test extended']);
+  const { records } = await table.store.read(names.map(domain));
+  for (const name of healthy) assert.ok((records.get(domain(name))?.lastUpdate ?? 0) >= start, name);
+
+  assert.deepEqual(await batch, []);
+  const took = Date.now() - start;
+  assert.ok(took >= MINUTE_MS - 50 && took < 2 * MINUTE_MS, `${took} ms`);
+  assert.deepEqual(
+    told.summary().filter((line) => line.includes('kept')),
+    stuck.map((name) => `${name} kept deadline-exceeded`),
+  );
+  for (const name of stuck) {
+    assert.deepEqual((await table.item(name))?.LastFailure, { S: 'deadline-exceeded' });
+  }
+});
+
+test('what the end of the batch cuts short rejects, and nothing is recorded', async (t) => {
+  const table = await newTable();
+  await table.seed(A);
+  const record = (await table.store.read([A])).records.get(A);
+  const before = await table.item(A);
+  const end = new Error('the end');
+  for (const [lookup, fetched] of [
+    [cutShort(LOOKUP_CUT_SHORT), undefined],
+    [NEW_ID, cutShort(notFetched('deadline-exceeded'))],
+  ] as const) {
+    const batch = new AbortController();
+    const { refresher } = planned(t, {
+      store: table.store,
+      lookups: { [A]: lookup },
+      ...(fetched && { fetches: { [A]: fetched } }),
+    });
+    const refresh = refreshDomain(A, record, refresher, batch.signal);
+    setTimeout(() => batch.abort(end), 10);
+    await assert.rejects(refresh, end);
+    await assert.rejects(refreshDomain(A, record, refresher, batch.signal), end);
+  }
+  assert.deepEqual(await table.item(A), before);
+});
+
+// Several deliveries at once, each of which stops before every question and every access to the table. What goes on
+// next, how far the clock moves meanwhile, and what each is told, is fast-check's to choose.
+
+const delivery = fc.record({
+  /** Planned before anything was done, or for what is there when it is delivered. */
+  copy: fc.boolean(),
+  lookup: fc.constantFrom(SAME_ID, NEW_ID, ABSENT, UNUSABLE, UNAVAILABLE),
+  fetch: fc.constantFrom<Fetched>(FETCHED, { ok: true, policy: NONE, text: '' }, NOT_FETCHED),
+  /** How far its function's clock is off. */
+  skew: fc.integer({ min: -2 * MINUTE, max: 2 * MINUTE }),
+});
+const step = fc.record({ who: fc.nat(5), clock: fc.nat(4 * MINUTE) });
+const start = fc.constantFrom(
+  { policy: OLD },
+  { policy: { ...OLD, mode: 'testing' as const } },
+  { policy: NONE },
+  { policy: BACKOFF, backoff: true },
+);
+
+/** Work that stops at every gate until it is let through. */
+function stepwise(work: (gate: () => Promise<void>) => Promise<void>) {
+  let open = () => {};
+  let stopped = Promise.withResolvers<void>();
+  let ended = false;
+  const gate = () => {
+    stopped.resolve();
+    return new Promise<void>((resolve) => {
+      open = resolve;
+    });
+  };
+  gate()
+    .then(() => work(gate))
+    .then(() => {
+      ended = true;
+      stopped.resolve();
+    })
+    .catch((error) => stopped.reject(error));
+  return {
+    ended: () => ended,
+    async next() {
+      stopped = Promise.withResolvers();
+      open();
+      await stopped.promise;
+    },
+  };
+}
+
+test('no order of outcomes, copies and clocks undoes newer work or ends a live policy', async (t) => {
+  const table = await newTable();
+  let run = 0;
+  const property = fc.asyncProperty(
+    start,
+    fc.array(delivery, { minLength: 1, maxLength: 5 }),
+    fc.array(step, { maxLength: 25 }),
+    async (entry, deliveries, steps) => {
+      const name = domain(`run${++run}.example`);
+      await table.seed(name, entry);
+      const built = new Set<number>();
+      let clock = NOW;
+
+      const write: PolicyStore['write'] = async (_, change, expected) => {
+        const before = await table.item(name);
+        const result = await table.store.write(name, change, expected);
+        const after = await table.item(name);
+        if (result === 'conflict') {
+          assert.deepEqual(after, before, 'a conflict leaves everything as it was');
+          return result;
+        }
+        assert.ok(before !== undefined && expected !== undefined, 'nothing is created');
+        assert.equal(
+          before.LastUpdate?.N,
+          String(expected),
+          'only the version that was read is written over',
+        );
+        if (change.kind === 'fail') {
+          const { LastAttempt, LastFailure, FailingSince, ...rest } = after ?? {};
+          const { LastAttempt: _1, LastFailure: _2, FailingSince: _3, ...restBefore } = before;
+          assert.deepEqual(rest, restBefore, 'a failure changes nothing that relays read');
+          return result;
+        }
+        assert.ok(!built.has(expected), 'one successful refresh for each version');
+        built.add(expected);
+        if (change.kind === 'remove') {
+          assert.equal(before.Mode?.S, 'none', 'only what says `none` is removed');
+          return result;
+        }
+        assert.ok(Number(after?.LastUpdate?.N) > expected, 'LastUpdate grows');
+        assert.ok(before.Backoff?.BOOL || !after?.Backoff?.BOOL, 'no back-off in place of a policy');
+        return result;
+      };
+
+      const works = deliveries.map(({ copy, lookup, fetch, skew }) =>
+        stepwise(async (gate) => {
+          const passed =
+            <A extends unknown[], T>(does: (...args: A) => Promise<T>) =>
+            async (...args: A) => {
+              await gate();
+              return does(...args);
+            };
+          const { refresher } = planned(t, {
+            store: { ...table.store, read: passed(table.store.read), write: passed(write) },
+            lookups: { [name]: passed(async () => lookup) },
+            fetches: { [name]: passed(async () => fetch) },
+            now: () => clock + skew,
+          });
+          const now = Number((await table.item(name))?.LastUpdate?.N ?? NOW);
+          const body = { domain: name, lastUpdate: copy ? NOW - DAY : now };
+          const { telemetry, told } = recordingTelemetry();
+          const failed = await refreshMessages([message('1', body), message('2', body)], {
+            refresher,
+            telemetry,
+            signal: neverAborted,
+          });
+          assert.deepEqual([failed, told.errors], [[], []]);
+          assert.equal(told.outcomes.length, 1);
+        }),
+      );
+      const left = () => works.filter((work) => !work.ended());
+      for (const { who, clock: passes } of steps) {
+        clock += passes;
+        const waiting = left();
+        await waiting[who % waiting.length]?.next();
+      }
+      for (let waiting = left(); waiting.length > 0; waiting = left()) await waiting[0]?.next();
+    },
+  );
+  await fc.assert(property, { numRuns: 60 });
+});

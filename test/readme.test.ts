@@ -1,0 +1,33 @@
+// The README's tables are contracts: what they list is what the code has.
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { RESULT_TYPES } from '../functions/mtasts/failure.ts';
+
+const ROOT = join(import.meta.dirname, '..');
+const readme = await readFile(join(ROOT, 'README.md'), 'utf8');
+const rows = readme.split('\n').filter((line) => line.startsWith('| '));
+
+test('every failure code is listed with its result type, and no other', () => {
+  const listed: Record<string, string> = {};
+  for (const row of rows) {
+    const [, codes = '', , resultType = ''] = row.split('|').map((cell) => cell.trim());
+    if (!resultType.startsWith('sts-')) continue;
+    for (const [, code] of codes.matchAll(/`([^`]+)`/g)) listed[code ?? ''] = resultType;
+  }
+  assert.deepEqual(listed, RESULT_TYPES);
+});
+
+test('every variable that the functions read is listed', async () => {
+  const source = await readFile(join(ROOT, 'functions/runtime/env.ts'), 'utf8');
+  const variables = [...source.matchAll(/reader\.\w+\(\s*'([A-Z_]+)'/g)].map(([, name]) => name ?? '');
+  assert.ok(variables.length >= 10);
+  for (const name of variables) assert.ok(rows.some((row) => row.includes(`\`${name}\``)), name);
+});
+
+test('every npm script that is named exists', async () => {
+  const { scripts } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { scripts: object };
+  for (const [, name] of readme.matchAll(/npm run ([a-z:-]+)/g)) assert.ok(`${name}` in scripts, name);
+});
