@@ -153,7 +153,10 @@ export async function tellStory(handlers?: Record<FunctionName, string>): Promis
     // a is not stale, b is pruned; everybody else was refreshed exactly once.
     assert.deepEqual(
       { ...metrics },
-      { Planned: 8, Pruned: 1, Extended: 1, Replaced: 3, Removed: 1, Kept: 3 },
+      {
+        ...{ Planned: 8, Pruned: 1, Extended: 1, Replaced: 3, Removed: 1, Kept: 3 },
+        ...{ Stored: 9, Lapsed: 0, Expiring: 0, Failing: 0 },
+      },
       'counted as what they were',
     );
     assert.equal(internet.traffic.queries(CAST.a.domain) + internet.traffic.queries(CAST.b.domain), 0);

@@ -247,8 +247,8 @@ function checkHeaders(host: string, { statusCode, headers }: Dispatcher.Response
  * that lost whole lines is invalid or stricter. Cut within a line, `max_age: 604800` could become `max_age: 6`.
  */
 function checkEnd(host: string, { headers }: Dispatcher.ResponseData, text: string): void {
-  const framed = headers['content-length'] ?? headers['transfer-encoding'];
-  if (framed === undefined && !text.endsWith('\n')) {
+  const chunked = /\bchunked$/i.test(String(headers['transfer-encoding']));
+  if (!chunked && headers['content-length'] === undefined && !text.endsWith('\n')) {
     throw new PolicyHostFailure('http-aborted', `${host}: the body may have been cut short`);
   }
 }

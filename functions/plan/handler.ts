@@ -37,7 +37,7 @@ const RANDOM_RANGE = 2 ** 47;
 export async function handler(event: unknown, context: Context): Promise<PlanSummary> {
   const decoded = decodePlanEvent(event, context.awsRequestId);
   if (!decoded.ok) throw new Error(`plan cannot use its event: ${decoded.reason}`);
-  const { runId } = decoded.value;
+  const { kind, runId } = decoded.value;
   try {
     const summary = await runPlan(runId, {
       store,
@@ -54,7 +54,21 @@ export async function handler(event: unknown, context: Context): Promise<PlanSum
         unusedAfterMs: environment.unusedAfterSeconds * 1_000,
       },
     });
-    telemetry.info('plan completed', { run_id: runId, ...summary });
+    telemetry.info('plan completed', {
+      run_id: runId,
+      kind,
+      planned: summary.planned,
+      pruned: summary.pruned,
+      prune_failed: summary.pruneFailed,
+      schedules: summary.schedules,
+      stored: summary.stored,
+      valid: summary.valid,
+      backoff: summary.backoff,
+      lapsed: summary.lapsed,
+      expiring: summary.expiring,
+      failing: summary.failing,
+      oldest_update: summary.oldestUpdate && new Date(summary.oldestUpdate).toISOString(),
+    });
     return summary;
   } finally {
     telemetry.flush();

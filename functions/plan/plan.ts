@@ -31,7 +31,7 @@ export function horizon(now: number, ages: { staleAfterMs: number; unusedAfterMs
  * be unused.
  */
 export function select(
-  record: ScannedRecord,
+  record: Pick<ScannedRecord, 'lastUpdate' | 'lastUse'>,
   { updatedBefore, usedBefore }: Horizon,
 ): 'prune' | 'refresh' | 'leave' {
   if (record.lastUse !== undefined && record.lastUse < usedBefore) return 'prune';

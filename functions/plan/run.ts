@@ -3,6 +3,7 @@ import type { RefreshTask } from '../refresh/task.ts';
 import { eachConcurrently } from '../runtime/concurrent.ts';
 import type { Telemetry } from '../runtime/telemetry.ts';
 import type { PolicyStore, ScannedRecord } from '../store/policy-store.ts';
+import { EXPIRING_WITHIN_MS, type Health, HealthCheck } from './health.ts';
 import { divide, horizon, select, spread } from './plan.ts';
 import type { ScheduleWaves } from './schedule.ts';
 
@@ -25,10 +26,10 @@ export interface Planner {
   };
 }
 
-export interface PlanSummary {
-  readonly examined: number;
+export interface PlanSummary extends Health {
   readonly planned: number;
   readonly pruned: number;
+  readonly pruneFailed: number;
   readonly schedules: number;
 }
 
@@ -52,9 +53,10 @@ export async function runPlan(runId: string, planner: Planner): Promise<PlanSumm
   const { store, enqueue, scheduleWaves, telemetry, now, random, times } = planner;
   const started = now();
   const limits = horizon(started, times);
-  const summary = { examined: 0, planned: 0, pruned: 0, schedules: 0 };
+  const health = new HealthCheck(started);
+  const summary = { planned: 0, pruned: 0, pruneFailed: 0, schedules: 0 };
+  let examined = 0;
   let block: RefreshTask[] = [];
-  let failedPrunes = 0;
 
   const release = async () => {
     const tasks = block;
@@ -72,13 +74,12 @@ export async function runPlan(runId: string, planner: Planner): Promise<PlanSumm
 
   /** False if the entry is still there: it was used just now, or the database failed. */
   const prune = async ({ domain }: ScannedRecord): Promise<boolean> => {
-    if (failedPrunes >= MAX_FAILED_PRUNES) return false;
+    if (summary.pruneFailed >= MAX_FAILED_PRUNES) return false;
     try {
       return (await store.prune(domain, limits.usedBefore)) === 'written';
     } catch (error) {
-      failedPrunes++;
+      summary.pruneFailed++;
       telemetry.error('entry not pruned, the next run tries again', error, { domain });
-      telemetry.count('PruneFailed', 1);
       return false;
     }
   };
@@ -96,21 +97,24 @@ export async function runPlan(runId: string, planner: Planner): Promise<PlanSumm
     return remaining;
   };
 
-  try {
-    for await (const page of store.scan(limits)) {
-      summary.examined += page.examined;
-      for (const { key, reason } of page.unreadable) telemetry.unreadable(key, reason);
-      for (const record of await pruneUnused(page.records)) {
-        if (select(record, limits) !== 'refresh') continue;
-        block.push({ domain: record.domain, lastUpdate: record.lastUpdate });
-        if (block.length === BLOCK_SIZE) await release();
-      }
+  for await (const page of store.scan({ ...limits, expiringBefore: started + EXPIRING_WITHIN_MS })) {
+    examined += page.examined;
+    for (const { key, reason } of page.unreadable) telemetry.unreadable(key, reason);
+    for (const record of await pruneUnused(page.records)) {
+      health.see(record);
+      if (select(record, limits) !== 'refresh') continue;
+      block.push({ domain: record.domain, lastUpdate: record.lastUpdate });
+      if (block.length === BLOCK_SIZE) await release();
     }
-    if (block.length > 0) await release();
-    return summary;
-  } finally {
-    // A run that fails half-way has still done this much. Zero is counted too: a gap would look like no run.
-    telemetry.count('Planned', summary.planned);
-    telemetry.count('Pruned', summary.pruned);
   }
+  if (block.length > 0) await release();
+
+  const report = health.report(examined - summary.pruned);
+  telemetry.count('Planned', summary.planned);
+  telemetry.count('Pruned', summary.pruned);
+  telemetry.gauge('Stored', report.stored);
+  telemetry.gauge('Lapsed', report.lapsed);
+  telemetry.gauge('Expiring', report.expiring);
+  telemetry.gauge('Failing', report.failing);
+  return { ...summary, ...report };
 }

@@ -13,20 +13,31 @@ const OUTCOME_METRICS: Readonly<Record<Outcome['kind'], string>> = {
   replaced: 'Replaced',
   removed: 'Removed',
   kept: 'Kept',
-  conflict: 'Conflict',
+  // Nothing was done, since somebody else has done it.
+  conflict: 'Skipped',
   skipped: 'Skipped',
   discovered: 'Discovered',
   'not-implemented': 'NotImplemented',
   'backed-off': 'BackedOff',
 };
 
-/** `Planned`: domains to be refreshed. `Pruned`: entries deleted unused. `Refused`: messages or items unreadable. */
-const COUNTERS = ['Planned', 'Pruned', 'PruneFailed', 'Refused'] as const;
+/**
+ * `Planned`, `Pruned`: what a completed daily run planned to refresh and deleted unused, zero included, so that their
+ * absence shows that there was no run. `Refused`: messages or items that cannot be read.
+ */
+const COUNTERS = ['Planned', 'Pruned', 'Refused'] as const;
 
 type Counter = (typeof COUNTERS)[number];
 
-/** All metrics that there are. Each costs $0.30 a month. */
-export const METRIC_NAMES: readonly string[] = [...Object.values(OUTCOME_METRICS), ...COUNTERS];
+/** The fleet's health (see functions/plan/health.ts), as of a completed run. */
+const GAUGES = ['Stored', 'Lapsed', 'Expiring', 'Failing'] as const;
+
+type Gauge = (typeof GAUGES)[number];
+
+/** All metrics that there are, 15 at most: each costs $0.30 a month. */
+export const METRIC_NAMES: readonly string[] = [
+  ...new Set([...Object.values(OUTCOME_METRICS), ...COUNTERS, ...GAUGES]),
+];
 
 type Details = Readonly<Record<string, string | number | undefined>>;
 
@@ -38,6 +49,7 @@ export interface Telemetry {
   /** An item of the table that cannot be read. */
   unreadable(key: string, reason: string): void;
   count(counter: Counter, by: number): void;
+  gauge(gauge: Gauge, value: number): void;
   info(message: string, details: Details): void;
   /** A fault of AWS or of this program, with its stack. */
   error(message: string, error: unknown, details?: Details): void;
@@ -103,6 +115,7 @@ export function createTelemetry(): Telemetry {
       logger.error('item cannot be read', { domain: quote(key), reason });
     },
     count: add,
+    gauge: (gauge, value) => counts.set(gauge, value),
     info: (message, details) => logger.info(message, details),
     error(message, error, details = {}) {
       logger.error(message, { ...details, error: error instanceof Error ? error : new Error(String(error)) });

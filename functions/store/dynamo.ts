@@ -20,6 +20,7 @@ import type {
   ReadResult,
   ScannedRecord,
   ScanPage,
+  ScanRange,
   Unreadable,
   WriteResult,
 } from './policy-store.ts';
@@ -54,6 +55,23 @@ const READ_ATTRIBUTES = [
   'FailingSince',
 ];
 
+const SCAN_ATTRIBUTES = [
+  'Domain',
+  'LastUpdate',
+  'LastUse',
+  'LastFetch',
+  'Mode',
+  'Backoff',
+  'ValidEnd',
+  'FailingSince',
+];
+
+// An item without LastUpdate is no item. One whose LastUpdate is no number would never count as stale: it is asked for
+// too, and reported. Comparisons with an attribute that is not there are false.
+const SCAN_FILTER =
+  'attribute_exists(#LastUpdate) AND (#LastUpdate < :updated OR #LastUse < :used OR #ValidEnd < :expiring ' +
+  'OR #Backoff = :true OR attribute_exists(#FailingSince) OR NOT attribute_type(#LastUpdate, :number))';
+
 /**
  * @param options.scanSegments how many parts of the table are scanned at once.
  * @param options.pause waits for so many milliseconds before a read is repeated.
@@ -66,10 +84,7 @@ export function createDynamoStore(options: {
 }): PolicyStore {
   const { client, table, scanSegments = 1, pause = delay } = options;
 
-  async function* scanSegment(
-    range: { updatedBefore: number; usedBefore: number },
-    segment: number,
-  ): AsyncGenerator<ScanPage> {
+  async function* scanSegment(range: ScanRange, segment: number): AsyncGenerator<ScanPage> {
     let start: Item | undefined;
     do {
       const page = await client.send(
@@ -78,16 +93,14 @@ export function createDynamoStore(options: {
           Segment: segment,
           TotalSegments: scanSegments,
           ExclusiveStartKey: start,
-          // An item without LastUpdate is no item. One whose LastUpdate is no number would never count as stale:
-          // it is asked for too, and reported. Comparisons with an attribute that is not there are false.
-          FilterExpression:
-            'attribute_exists(#updated) AND ' +
-            '(#updated < :updated OR #used < :used OR NOT attribute_type(#updated, :number))',
-          ProjectionExpression: '#domain, #updated, #used',
-          ExpressionAttributeNames: { '#domain': 'Domain', '#updated': 'LastUpdate', '#used': 'LastUse' },
+          FilterExpression: SCAN_FILTER,
+          ProjectionExpression: SCAN_ATTRIBUTES.map((name) => `#${name}`).join(', '),
+          ExpressionAttributeNames: Object.fromEntries(SCAN_ATTRIBUTES.map((name) => [`#${name}`, name])),
           ExpressionAttributeValues: {
             ':updated': bound(range.updatedBefore),
             ':used': bound(range.usedBefore),
+            ':expiring': bound(range.expiringBefore),
+            ':true': { BOOL: true },
             ':number': NUMBER_TYPE,
           },
         }),
@@ -318,6 +331,11 @@ function decodeScanned(item: Item): ScannedRecord {
     domain: decodeDomain(item),
     lastUpdate: decodeLastUpdate(item),
     lastUse: optionalNumber(item, 'LastUse'),
+    lastFetch: optionalNumber(item, 'LastFetch'),
+    mode: MODES.find((known) => known === item.Mode?.S),
+    backoff: item.Backoff?.BOOL ?? false,
+    validEnd: optionalNumber(item, 'ValidEnd'),
+    failingSince: optionalNumber(item, 'FailingSince'),
   };
 }
 

@@ -3,7 +3,7 @@
 
 import type { Domain } from '../mtasts/domain.ts';
 import type { FailureCode } from '../mtasts/failure.ts';
-import type { Policy } from '../mtasts/policy.ts';
+import type { Mode, Policy } from '../mtasts/policy.ts';
 
 /** One policy domain's entry in the cache. All times are epoch milliseconds, UTC. */
 export interface PolicyRecord {
@@ -52,6 +52,18 @@ export interface ScannedRecord {
   readonly domain: Domain;
   readonly lastUpdate: number;
   readonly lastUse: number | undefined;
+  readonly lastFetch: number | undefined;
+  readonly mode: Mode | undefined;
+  readonly backoff: boolean;
+  readonly validEnd: number | undefined;
+  readonly failingSince: number | undefined;
+}
+
+/** What a scan looks for, epoch milliseconds; -Infinity: nothing. */
+export interface ScanRange {
+  readonly updatedBefore: number;
+  readonly usedBefore: number;
+  readonly expiringBefore: number;
 }
 
 /** A part of a scan's answer. */
@@ -84,8 +96,11 @@ export type WriteResult = 'written' | 'conflict';
 
 /** Every method rejects only for faults of the database itself. */
 export interface PolicyStore {
-  /** Entries last updated before `updatedBefore` or last used before `usedBefore`, in no order. Not a snapshot. */
-  scan(range: { updatedBefore: number; usedBefore: number }): AsyncIterable<ScanPage>;
+  /**
+   * Entries last updated, last used or valid until before the times given, and whatever is in back-off or failing: all
+   * that may need attention, in no order. What is not returned is in good health. Not a snapshot.
+   */
+  scan(range: ScanRange): AsyncIterable<ScanPage>;
   /** Consistent read of any number of domains; repeated ones count once. Those without an entry are in no result. */
   read(domains: Iterable<Domain>): Promise<ReadResult>;
   /**

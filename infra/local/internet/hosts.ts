@@ -28,19 +28,22 @@ export interface Visits {
  * each host has its own certificate and TLS versions, and can fail before the handshake as well as after.
  */
 export async function startPolicyHosts(visits: Visits, port: number): Promise<PolicyHosts> {
-  const authority = createAuthority();
-  const contexts = new Map<string, SecureContext>();
+  const authority = await createAuthority();
+  const contexts = new Map<string, Promise<SecureContext>>();
 
-  function contextFor(host: string, { certificate = 'good', maxTlsVersion }: PolicyHost): SecureContext {
+  function contextFor(host: string, does: PolicyHost): Promise<SecureContext> {
+    const { certificate = 'good', maxTlsVersion } = does;
     const id = `${certificate} ${maxTlsVersion} ${host}`;
     const context =
       contexts.get(id) ??
-      createSecureContext({
-        key: authority.key,
-        cert: authority.issue(certificate, host),
-        secureOptions: constants.SSL_OP_NO_TICKET, // a resumed session would not show the certificate
-        ...(maxTlsVersion && { ...OLD_TLS, maxVersion: maxTlsVersion }),
-      });
+      authority.issue(certificate, host).then((cert) =>
+        createSecureContext({
+          key: authority.key,
+          cert,
+          secureOptions: constants.SSL_OP_NO_TICKET, // a resumed session would not show the certificate
+          ...(maxTlsVersion && { ...OLD_TLS, maxVersion: maxTlsVersion }),
+        }),
+      );
     contexts.set(id, context);
     return context;
   }
@@ -53,8 +56,9 @@ export async function startPolicyHosts(visits: Visits, port: number): Promise<Po
     if (!does) return finish(raw, raw, 'reset');
     if (does.stop?.at === 'accept') return finish(raw, raw, does.stop.how);
 
+    const secureContext = await contextFor(host, does);
+    if (raw.destroyed) return; // gone while the certificate was made
     raw.unshift(hello.bytes);
-    const secureContext = contextFor(host, does);
     const socket = new TLSSocket(raw, { isServer: true, secureContext, ALPNProtocols: ['http/1.1'] });
     socket.on('error', () => {}); // a client that rejects the certificate says so and leaves
     const request = await readUntil(socket, parseRequest);
@@ -77,7 +81,13 @@ export async function startPolicyHosts(visits: Visits, port: number): Promise<Po
     finish(raw, socket, does.stop?.how ?? 'close');
   }
 
-  return { ...(await listen(port, (raw, gone) => void serve(raw, gone))), ca: authority.ca };
+  const listener = await listen(port, (raw, gone) => {
+    serve(raw, gone).catch((error: unknown) => {
+      console.error(error);
+      raw.destroy();
+    });
+  });
+  return { ...listener, ca: authority.ca };
 }
 
 /** Gathers what a client sends until `parse` makes something of it; undefined: the client left or sent too much. */

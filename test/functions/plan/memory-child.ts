@@ -28,6 +28,11 @@ async function* scan(): AsyncGenerator<ScanPage> {
       domain: JSON.parse(`"mail-${i + j}.customers.example.org"`) as Domain,
       lastUpdate: now - 24 * HOUR - i - j,
       lastUse: now - 48 * HOUR,
+      lastFetch: now - 48 * HOUR,
+      mode: 'enforce' as const,
+      backoff: false,
+      validEnd: now + 48 * HOUR,
+      failingSince: undefined,
     }));
     yield { records, examined: length, unreadable: [] };
     sample();
@@ -65,7 +70,7 @@ const summary = await runPlan('memory', {
     roleArn: '',
     dlqArn: '',
   }),
-  telemetry: { count: () => {} } as never,
+  telemetry: { count: () => {}, gauge: () => {} } as never,
   now: Date.now,
   random: Math.random,
   times: {

@@ -44,7 +44,6 @@ const selections: [
 for (const [name, { updated, used }, ages, verdict] of selections) {
   test(`select: ${name}`, () => {
     const record = {
-      domain: 'a.example' as Domain,
       lastUpdate: NOON - updated,
       lastUse: used === undefined ? undefined : NOON - used,
     };

@@ -27,6 +27,11 @@ function entry(
     domain: domain as Domain,
     lastUpdate: NOON - updated,
     lastUse: used === 'never reported' ? undefined : NOON - used,
+    lastFetch: NOON - updated,
+    mode: 'enforce',
+    backoff: false,
+    validEnd: NOON + 30 * DAY,
+    failingSince: undefined,
   };
 }
 
@@ -52,6 +57,7 @@ function planner(
   const runIds = new Set<string>();
   const pruned: Domain[] = [];
   const counts = new Map<string, number>();
+  const gauges = new Map<string, number>();
   const errors: { error: unknown; domain: unknown }[] = [];
   const unreadable: string[] = [];
   const unplanned = (what: string) => () => assert.fail(`${what} was not planned`);
@@ -73,6 +79,7 @@ function planner(
   };
   const telemetry: Telemetry = {
     count: (counter, by) => void counts.set(counter, (counts.get(counter) ?? 0) + by),
+    gauge: (gauge, value) => void gauges.set(gauge, value),
     error: (_message, error, details) => void errors.push({ error, domain: details?.domain }),
     unreadable: (key) => void unreadable.push(key),
     outcome: unplanned('outcome'),
@@ -97,11 +104,11 @@ function planner(
   /** All tasks, sent or scheduled. */
   const tasks = () => [...sent, ...waves.flatMap((wave) => wave.tasks)];
   const domains = () => tasks().map((task) => task.domain as string);
-  return { planning, sent, waves, runIds, pruned, counts, errors, unreadable, tasks, domains };
+  return { planning, sent, waves, runIds, pruned, counts, gauges, errors, unreadable, tasks, domains };
 }
 
 test('a plan refreshes what is stale, prunes what is unused, and leaves the rest', async () => {
-  const { planning, pruned, counts, unreadable, domains, tasks } = planner([
+  const { planning, pruned, counts, gauges, unreadable, domains, tasks } = planner([
     page([entry('stale.example'), entry('unused.example', { used: 181 * DAY })], { examined: 500 }),
     page([], { examined: 700, unreadable: [{ key: 'BROKEN', reason: 'the key should be broken' }] }),
     page([
@@ -110,7 +117,14 @@ test('a plan refreshes what is stale, prunes what is unused, and leaves the rest
       entry('never-reported.example', { used: 'never reported' }),
     ]),
   ]);
-  assert.deepEqual(await runPlan('run', planning), { examined: 1_203, planned: 2, pruned: 2, schedules: 1 });
+  assert.partialDeepStrictEqual(await runPlan('run', planning), {
+    planned: 2,
+    pruned: 2,
+    schedules: 1,
+    stored: 1_201,
+    valid: 1_201,
+  });
+  assert.deepEqual(Object.fromEntries(gauges), { Stored: 1_201, Lapsed: 0, Expiring: 0, Failing: 0 });
   assert.deepEqual(domains().sort(), ['never-reported.example', 'stale.example']);
   assert.ok(tasks().every((task) => task.lastUpdate === NOON - DAY));
   assert.deepEqual(pruned, ['unused.example', 'unused-and-fresh.example']);
@@ -120,7 +134,7 @@ test('a plan refreshes what is stale, prunes what is unused, and leaves the rest
 
 test('an empty table is a plan of nothing, and counted as one', async () => {
   const { planning, counts, sent, waves } = planner([]);
-  assert.deepEqual(await runPlan('run', planning), { examined: 0, planned: 0, pruned: 0, schedules: 0 });
+  assert.partialDeepStrictEqual(await runPlan('run', planning), { stored: 0, planned: 0, pruned: 0 });
   assert.deepEqual(Object.fromEntries(counts), { Planned: 0, Pruned: 0 });
   assert.deepEqual([sent, waves], [[], []]);
 });
@@ -192,7 +206,7 @@ test('an entry that was used after all is not pruned but refreshed if it is stal
     ],
     { prune: async (domain) => (domain.startsWith('back') ? 'conflict' : 'written') },
   );
-  assert.deepEqual(await runPlan('run', planning), { examined: 3, planned: 1, pruned: 1, schedules: 0 });
+  assert.partialDeepStrictEqual(await runPlan('run', planning), { stored: 2, planned: 1, pruned: 1 });
   assert.deepEqual(domains(), ['back.example']);
   assert.deepEqual(pruned, ['unused.example']);
   assert.deepEqual(errors, []);
@@ -220,13 +234,13 @@ test('a failed prune is logged and counted, and stops neither the others nor the
   assert.deepEqual(errors, [{ error: fault, domain: 'unlucky.example' }]);
   assert.deepEqual(pruned, ['unused.example']);
   assert.deepEqual(domains().sort(), ['stale.example', 'unlucky.example']);
-  assert.deepEqual(Object.fromEntries(counts), { Planned: 2, Pruned: 1, PruneFailed: 1 });
+  assert.deepEqual(Object.fromEntries(counts), { Planned: 2, Pruned: 1 });
 });
 
 test('where nothing can be pruned it is not tried for ever, and refreshes are planned all the same', async () => {
   let tried = 0;
   const unused = Array.from({ length: 5_000 }, (_, i) => entry(`u${i}.example`, { used: 181 * DAY }));
-  const { planning, counts, errors } = planner([page(unused), page([entry('stale.example')])], {
+  const { planning, errors } = planner([page(unused), page([entry('stale.example')])], {
     prune: async () => {
       tried++;
       throw new Error('denied');
@@ -237,7 +251,7 @@ test('where nothing can be pruned it is not tried for ever, and refreshes are pl
   assert.equal(summary.planned, 5_001);
   assert.ok(tried >= 100 && tried < 120, `${tried} prunes`);
   assert.equal(errors.length, tried);
-  assert.equal(counts.get('PruneFailed'), tried);
+  assert.equal(summary.pruneFailed, tried);
 });
 
 test('pruning switched off: whatever is stale is refreshed', async () => {
@@ -253,7 +267,7 @@ const fail = async () => {
   throw fault;
 };
 
-const faults: [name: string, planner: ReturnType<typeof planner>, counts: object][] = [
+const faults: [name: string, planner: ReturnType<typeof planner>][] = [
   [
     'scan',
     planner(
@@ -262,16 +276,15 @@ const faults: [name: string, planner: ReturnType<typeof planner>, counts: object
         throw fault;
       })(),
     ),
-    { Planned: 0, Pruned: 1 },
   ],
-  ['queue', planner(stale(10), { enqueue: fail }), { Planned: 0, Pruned: 0 }],
-  ['scheduler', planner(stale(10), { scheduleWaves: fail }), { Planned: 0, Pruned: 0 }],
+  ['queue', planner(stale(10), { enqueue: fail })],
+  ['scheduler', planner(stale(10), { scheduleWaves: fail })],
 ];
 
-for (const [name, { planning, counts }, counted] of faults) {
-  test(`a fault of the ${name} rejects, and what was done until then is counted`, async () => {
+for (const [name, { planning, counts, gauges }] of faults) {
+  test(`a fault of the ${name} rejects, and nothing looks like a completed run`, async () => {
     await assert.rejects(runPlan('run', planning), fault);
-    assert.deepEqual(Object.fromEntries(counts), counted);
+    assert.equal(counts.size + gauges.size, 0);
   });
 }
 

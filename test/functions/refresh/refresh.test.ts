@@ -9,15 +9,15 @@ import type { Lookup } from '../../../functions/mtasts/lookup.ts';
 import type { Policy } from '../../../functions/mtasts/policy.ts';
 import { refreshMessages } from '../../../functions/refresh/messages.ts';
 import { createRefresher, refreshDomain } from '../../../functions/refresh/refresh.ts';
-import type { Change, PolicyStore } from '../../../functions/store/policy-store.ts';
+import type { PolicyStore } from '../../../functions/store/policy-store.ts';
 import { startInternet } from '../../../infra/local/internet/internet.ts';
 import {
   ABSENT,
   cutShort,
   DAY,
+  type Does,
   domain,
   FETCHED,
-  type forever,
   LOOKUP_CUT_SHORT,
   MINUTE,
   message,
@@ -46,20 +46,20 @@ const NONE: Policy = { ...OLD, mode: 'none' };
 const BACKOFF: Policy = { mode: 'none', mx: [], maxAgeSeconds: 300 };
 
 /** What the refresh would do, were it alone. */
-const plans: [would: Change['kind'], policy: Policy, lookup: Lookup, fetch: Fetched | undefined][] = [
-  ['extend', OLD, SAME_ID, undefined],
-  ['replace', OLD, NEW_ID, FETCHED],
-  ['fail', OLD, NEW_ID, NOT_FETCHED],
-  ['remove', NONE, ABSENT, undefined],
+const plans: [would: string, policy: Policy, lookup: Lookup, fetch: Fetched | undefined][] = [
+  ['extend the entry', OLD, SAME_ID, undefined],
+  ['replace the policy', OLD, NEW_ID, FETCHED],
+  ['record a failure', OLD, NEW_ID, NOT_FETCHED],
+  ['remove the entry', NONE, ABSENT, undefined],
 ];
 /** What somebody else does while it waits for its last answer. */
 const meanwhile: [what: string, does: (store: PolicyStore) => Promise<unknown>][] = [
   [
-    'extends it',
+    'extends the entry',
     (store) => store.write(A, { kind: 'extend', validEnd: NOW + 1, lastUpdate: NOW - 1 }, NOW - DAY),
   ],
   [
-    'replaces it',
+    'replaces the policy',
     (store) =>
       store.write(
         A,
@@ -76,12 +76,12 @@ const meanwhile: [what: string, does: (store: PolicyStore) => Promise<unknown>][
         NOW - DAY,
       ),
   ],
-  ['removes it', (store) => store.write(A, { kind: 'remove' }, NOW - DAY)],
-  ['prunes it', (store) => store.prune(A, NOW)],
+  ['removes the entry', (store) => store.write(A, { kind: 'remove' }, NOW - DAY)],
+  ['prunes the entry', (store) => store.prune(A, NOW)],
 ];
 for (const [would, policy, lookup, fetched] of plans) {
   for (const [what, does] of meanwhile) {
-    test(`a refresh that would ${would} the entry leaves it as it is when somebody ${what} meanwhile`, async (t) => {
+    test(`a refresh that would ${would} does nothing when somebody ${what} meanwhile`, async (t) => {
       const table = await newTable();
       await table.seed(A, { policy });
       const record = (await table.store.read([A])).records.get(A);
@@ -166,12 +166,17 @@ test('times count from when the last answer came', async (t) => {
   assert.deepEqual(item?.ValidEnd, { N: String(NOW + 30_000 + NEW.maxAgeSeconds * 1_000) });
 });
 
-const slow: [what: string, lookup: Lookup | typeof forever, fetched: Fetched | undefined, code: string][] = [
-  ['the lookup', LOOKUP_CUT_SHORT, NOT_FETCHED, 'http-status'],
-  ['the lookup, and the fetch in vain', LOOKUP_CUT_SHORT, undefined, 'deadline-exceeded'],
-  ['the fetch', NEW_ID, undefined, 'deadline-exceeded'],
+const slow: [what: string, lookup: Does<Lookup>, fetch: Does<Fetched>, code: string][] = [
+  ['the lookup alone', cutShort(LOOKUP_CUT_SHORT), NOT_FETCHED, 'http-status'],
+  [
+    'the lookup, so that nothing is left for the fetch',
+    cutShort(LOOKUP_CUT_SHORT),
+    cutShort(notFetched('deadline-exceeded')),
+    'deadline-exceeded',
+  ],
+  ['the fetch', NEW_ID, cutShort(notFetched('deadline-exceeded')), 'deadline-exceeded'],
 ];
-for (const [what, lookup, fetched, code] of slow) {
+for (const [what, lookup, fetch, code] of slow) {
   test(`a minute used up by ${what} is a failure of the domain, and is recorded`, async (t) => {
     const table = await newTable();
     await table.seed(A);
@@ -179,8 +184,8 @@ for (const [what, lookup, fetched, code] of slow) {
     const { refresher } = planned(t, {
       store: table.store,
       limits: { domainMs: 50 },
-      lookups: { [A]: lookup === LOOKUP_CUT_SHORT ? cutShort(LOOKUP_CUT_SHORT) : NEW_ID },
-      fetches: { [A]: fetched ?? cutShort(notFetched('deadline-exceeded')) },
+      lookups: { [A]: lookup },
+      fetches: { [A]: fetch },
     });
     const outcome = await refreshDomain(A, record, refresher, neverAborted);
     assert.equal(outcome.kind === 'kept' && outcome.failure.code, code);

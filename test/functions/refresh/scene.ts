@@ -103,7 +103,8 @@ export async function startTables(): Promise<() => Promise<Table>> {
   };
 }
 
-type Does<T> = T | ((signal: AbortSignal) => Promise<T>);
+/** What is planned for a question: an answer, or how it comes about. */
+export type Does<T> = T | ((signal: AbortSignal) => Promise<T>);
 
 export interface Plan {
   readonly store: PolicyStore;
@@ -185,6 +186,7 @@ export function recordingTelemetry(): { telemetry: Telemetry; told: Told } {
     refused: (messageId, reason) => told.refused.push({ messageId, reason }),
     unreadable: (key, reason) => told.unreadable.push({ key, reason }),
     count: (counter) => assert.fail(`no count of ${counter} was planned`),
+    gauge: (gauge) => assert.fail(`no gauge ${gauge} was planned`),
     info: (text, details) => told.infos.push({ message: text, details }),
     error: (_, error, details) => told.errors.push({ error, domain: details?.domain }),
     flush: () => {

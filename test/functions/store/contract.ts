@@ -567,7 +567,7 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
     describe('scan', () => {
       const NEVER = Number.NEGATIVE_INFINITY;
       const USED_BEFORE = T0 - 100 * DAY;
-      const RANGE = { updatedBefore: T0, usedBefore: USED_BEFORE };
+      const RANGE = { updatedBefore: T0, usedBefore: USED_BEFORE, expiringBefore: NEVER };
 
       function entry(key: string, updated: number, used: number | undefined): Item {
         return altered(INSERTED, {
@@ -607,6 +607,11 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
             domain: 'stale-unused.example',
             lastUpdate: T0 - 1,
             lastUse: USED_BEFORE - 1,
+            lastFetch: Number(INSERTED.LastFetch?.N),
+            mode: INSERTED.Mode?.S,
+            backoff: false,
+            validEnd: Number(INSERTED.ValidEnd?.N),
+            failingSince: undefined,
           });
           assert.equal(records.get(domain('stale-use-unknown.example'))?.lastUse, undefined);
         });
@@ -640,10 +645,36 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
       for (const [what, updatedBefore, usedBefore, domains] of infinities) {
         test(`takes infinite times: ${what}`, async () => {
           const { store } = await setUp({ items: MIXED });
-          const result = scanned(await all(store.scan({ updatedBefore, usedBefore })));
+          const result = scanned(await all(store.scan({ updatedBefore, usedBefore, expiringBefore: NEVER })));
           assert.deepEqual(result, { domains, examined: MIXED.length, unreadable: [] });
         });
       }
+
+      test('finds what is about to expire, in back-off or failing, however fresh', async () => {
+        const fresh = (key: string, more: Item) => ({ ...entry(key, T0, T0), ...more });
+        const items = [
+          fresh('healthy.example', { ValidEnd: { N: String(T0 + DAY) } }),
+          fresh('expiring.example', { ValidEnd: { N: String(T0 + DAY - 1) } }),
+          fresh('backoff.example', { ValidEnd: { N: String(T0 + DAY) }, Backoff: { BOOL: true } }),
+          fresh('failing.example', { ValidEnd: { N: String(T0 + DAY) }, FailingSince: { N: String(T0) } }),
+        ];
+        const { store } = await setUp({ items });
+        const pages = await all(store.scan({ ...RANGE, expiringBefore: T0 + DAY }));
+        const found = pages.flatMap((page) => page.records).sort((a, b) => (a.domain < b.domain ? -1 : 1));
+        assert.deepEqual(
+          found.map(({ domain: name, backoff, validEnd, failingSince }) => [
+            name,
+            backoff,
+            validEnd,
+            failingSince,
+          ]),
+          [
+            ['backoff.example', true, T0 + DAY, undefined],
+            ['expiring.example', false, T0 + DAY - 1, undefined],
+            ['failing.example', false, T0 + DAY, T0],
+          ],
+        );
+      });
 
       test('reports what cannot be read, and finds the rest', async () => {
         const items: Item[] = [

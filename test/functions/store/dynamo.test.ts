@@ -17,7 +17,7 @@ import { domain } from './contract.ts';
 type Item = Record<string, AttributeValue>;
 
 const TABLE = 'policies';
-const RANGE = { updatedBefore: 10, usedBefore: 0 };
+const RANGE = { updatedBefore: 10, usedBefore: 0, expiringBefore: 0 };
 
 /** A client that answers each command as told, and fails on every other. */
 function fakeClient(answer: {

@@ -1,0 +1,106 @@
+import assert from 'node:assert/strict';
+import { getEventListeners, once } from 'node:events';
+import { connect } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import tls from 'node:tls';
+import { isDeepStrictEqual } from 'node:util';
+import { Worker } from 'node:worker_threads';
+import { type Domain, parseDomain } from '../../../functions/mtasts/domain.ts';
+import type { Failure } from '../../../functions/mtasts/failure.ts';
+import { LIMITS, type Limits } from '../../../functions/mtasts/limits.ts';
+import { type Internet, startInternet } from '../../../infra/local/internet/internet.ts';
+
+/** So generous that a busy machine meets them. A test that waits for a limit shortens that one. */
+export const PATIENT: Limits = {
+  ...LIMITS,
+  dnsMs: 5_000,
+  connectMs: 5_000,
+  headersMs: 5_000,
+  bodyIdleMs: 5_000,
+};
+
+/** What a limit that a test waits for is, and how long it may take all the same. */
+export const SHORT_MS = 150;
+export const PROMPT_MS = 1_200;
+
+export function policyDomain(text: string): Domain {
+  const parsed = parseDomain(text);
+  assert.ok(parsed.ok);
+  return parsed.domain;
+}
+
+/** An internet whose root this process trusts, as it would by NODE_EXTRA_CA_CERTS. */
+export async function startTrustedInternet(): Promise<Internet> {
+  const internet = await startInternet();
+  tls.setDefaultCACertificates([internet.ca]);
+  return internet;
+}
+
+/** What keeps this process alive (handles, requests and timers) and is not in `before`. */
+function resourcesBeyond(before: readonly string[]): string[] {
+  const known = [...before];
+  return process.getActiveResourcesInfo().filter((resource) => {
+    const index = known.indexOf(resource);
+    if (index >= 0) known.splice(index, 1);
+    return index < 0;
+  });
+}
+
+/**
+ * Does `work`, and insists that it is done promptly and leaves nothing: no connection at the other end, no handle
+ * or timer at this end, no listener on the signal.
+ */
+export async function leavingNothing<T>(
+  internets: readonly Internet[],
+  work: (controller: AbortController) => Promise<T>,
+): Promise<T> {
+  const before = process.getActiveResourcesInfo();
+  const controller = new AbortController();
+  const start = performance.now();
+  const result = await work(controller);
+  const took = performance.now() - start;
+  assert.ok(took < PROMPT_MS, `took ${took} ms: ${JSON.stringify(result)}`);
+
+  const left = () => ({
+    connections: internets.reduce((sum, internet) => sum + internet.openSockets(), 0),
+    listeners: getEventListeners(controller.signal, 'abort').length,
+    resources: resourcesBeyond(before),
+  });
+  const nothing = { connections: 0, listeners: 0, resources: [] };
+  const patience = performance.now() + 500;
+  while (!isDeepStrictEqual(left(), nothing) && performance.now() < patience) await delay(2);
+  assert.deepEqual(left(), nothing);
+  return result;
+}
+
+/** Fit for a log line, whatever strangers put into it: two quotations at most, and some words of ours. */
+export function assertSafe({ detail }: Failure): void {
+  assert.doesNotMatch(detail, /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u);
+  assert.ok(detail.length > 0 && detail.length <= 500, detail);
+}
+
+/**
+ * An address of loopback where connections to `port` are neither accepted nor refused, which takes a listener that
+ * never looks and whose queue is full. Only Linux drops what does not fit, and has 127.0.0.2.
+ */
+export async function startBlackhole(port: number): Promise<{ address: string; close: () => Promise<void> }> {
+  const address = '127.0.0.2';
+  const sleeper = `
+    const { createServer } = require('node:net');
+    const { parentPort, workerData } = require('node:worker_threads');
+    const server = createServer().listen({ ...workerData, backlog: 1 }, () => {
+      parentPort.postMessage('listening');
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+    });`;
+  const worker = new Worker(sleeper, { eval: true, workerData: { host: address, port } });
+  await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+  const queue = [connect(port, address), connect(port, address)];
+  await Promise.all(queue.map((socket) => once(socket, 'connect')));
+  return {
+    address,
+    async close() {
+      for (const socket of queue) socket.on('error', () => {}).destroy();
+      await worker.terminate();
+    },
+  };
+}

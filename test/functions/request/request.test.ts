@@ -1,0 +1,455 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { SQSRecord } from 'aws-lambda';
+import fc from 'fast-check';
+import { answerBatch } from '../../../functions/refresh/batch.ts';
+import type { Refresher } from '../../../functions/refresh/refresh.ts';
+import { answerRequests, decodeRequest } from '../../../functions/request/request.ts';
+import type { PolicyStore } from '../../../functions/store/policy-store.ts';
+import type { Seed } from '../../../infra/local/seed.ts';
+import {
+  ABSENT,
+  DAY,
+  FETCHED,
+  forever,
+  MINUTE,
+  message,
+  NEW,
+  NEW_ID,
+  NOT_FETCHED,
+  NOW,
+  neverAborted,
+  OLD,
+  planned,
+  recordingTelemetry,
+  SAME_ID,
+  startTables,
+  UNAVAILABLE,
+  UNUSABLE,
+} from '../refresh/scene.ts';
+
+const newTable = await startTables();
+
+async function ask(messages: readonly SQSRecord[], refresher: Refresher) {
+  const { telemetry, told } = recordingTelemetry();
+  const failed = await answerRequests(messages, { refresher, telemetry, signal: neverAborted });
+  return { failed: failed.sort(), told };
+}
+
+const look = (name: string, id = name) => message(id, { domain: name });
+const used = (names: readonly unknown[], id = 'used') => message(id, { used: names });
+
+const FAULT = new Error('InternalServerError');
+
+test('a domain that is not known is discovered', async (t) => {
+  const table = await newTable();
+  const { refresher } = planned(t, {
+    store: table.store,
+    lookups: { 'a.example': SAME_ID },
+    fetches: { 'a.example': FETCHED },
+  });
+  const { failed, told } = await ask([look('A.example.')], refresher);
+  assert.deepEqual(failed, []);
+  assert.deepEqual(told.summary(), ['a.example discovered']);
+  assert.deepEqual(await table.item('a.example'), {
+    Domain: { S: 'a.example' },
+    ValidEnd: { N: String(NOW + NEW.maxAgeSeconds * 1_000) },
+    Backoff: { BOOL: false },
+    Mode: { S: 'testing' },
+    MX: { L: [{ S: 'new.example' }] },
+    MaxAgeSeconds: { N: '86400' },
+    RecordID: { S: 'id1' },
+    Version: { S: 'STSv1' },
+    PolicyText: { S: FETCHED.ok ? FETCHED.text : '' },
+    LastUpdate: { N: String(NOW) },
+    LastFetch: { N: String(NOW) },
+    LastUse: { N: String(NOW) },
+    Inserted: { N: String(NOW) },
+  });
+});
+
+test('a domain with a record but no policy is stored as a back-off of five minutes', async (t) => {
+  const table = await newTable();
+  const { refresher } = planned(t, {
+    store: table.store,
+    lookups: { 'a.example': SAME_ID },
+    fetches: { 'a.example': NOT_FETCHED },
+  });
+  const { failed, told } = await ask([look('a.example')], refresher);
+  assert.deepEqual(failed, []);
+  assert.deepEqual(told.summary(), ['a.example backed-off http-status']);
+  assert.deepEqual(await table.item('a.example'), {
+    Domain: { S: 'a.example' },
+    ValidEnd: { N: String(NOW + 300_000) },
+    Backoff: { BOOL: true },
+    Mode: { S: 'none' },
+    MX: { L: [] },
+    MaxAgeSeconds: { N: '300' },
+    RecordID: { S: 'id1' },
+    Version: { S: 'STSv1' },
+    LastUpdate: { N: String(NOW) },
+    LastUse: { N: String(NOW) },
+    Inserted: { N: String(NOW) },
+  });
+});
+
+test('a back-off is not asked again for five minutes, then it is, and becomes a policy once there is one', async (t) => {
+  const table = await newTable();
+  let now = NOW;
+  const on = (plan: Pick<Parameters<typeof planned>[1], 'lookups' | 'fetches'>) =>
+    planned(t, { store: table.store, now: () => now, ...plan }).refresher;
+  const lookups = { 'a.example': SAME_ID };
+  const inVain = on({ lookups, fetches: { 'a.example': NOT_FETCHED } });
+  const summary = async (refresher: Refresher) =>
+    (await ask([look('a.example')], refresher)).told.summary().join().replace('a.example ', '');
+
+  assert.equal(await summary(inVain), 'backed-off http-status');
+  now += 5 * MINUTE - 1;
+  assert.equal(await summary(on({})), 'skipped too-soon');
+  now += 1;
+  assert.equal(await summary(inVain), 'kept http-status');
+  now += 5 * MINUTE - 1;
+  assert.equal(await summary(on({})), 'skipped too-soon');
+  now += 1;
+  assert.equal(await summary(on({ lookups, fetches: { 'a.example': FETCHED } })), 'replaced');
+  assert.deepEqual((await table.item('a.example'))?.Backoff, { BOOL: false });
+});
+
+for (const [what, lookup, why] of [
+  ['no record', ABSENT, 'record-absent'],
+  ['several records', UNUSABLE, 'record-multiple'],
+  ['DNS trouble', UNAVAILABLE, 'dns-servfail'],
+] as const) {
+  test(`nothing is stored for a domain with ${what}, and nothing fetched`, async (t) => {
+    const table = await newTable();
+    const { refresher } = planned(t, { store: table.store, lookups: { 'a.example': lookup } });
+    const { failed, told } = await ask([look('a.example')], refresher);
+    assert.deepEqual(failed, []);
+    assert.deepEqual(told.summary(), [`a.example not-implemented ${why}`]);
+    assert.equal(await table.item('a.example'), undefined);
+  });
+}
+
+const times: [what: string, entry: Partial<Seed>, again: boolean][] = [
+  ['was updated now', { lastUpdate: NOW }, false],
+  ['was updated a millisecond less than 5 minutes ago', { lastUpdate: NOW - 5 * MINUTE + 1 }, false],
+  ['was updated 5 minutes ago', { lastUpdate: NOW - 5 * MINUTE }, true],
+  ['was inserted a moment ago', { inserted: NOW - 1, lastUpdate: NOW - 1 }, false],
+  ['was updated a moment ahead, by another clock', { lastUpdate: NOW + 1_000 }, false],
+  [
+    'failed a millisecond less than 5 minutes ago',
+    { failing: { lastAttempt: NOW - 5 * MINUTE + 1, code: 'http-status', since: NOW - DAY } },
+    false,
+  ],
+  [
+    'failed 5 minutes ago',
+    { failing: { lastAttempt: NOW - 5 * MINUTE, code: 'http-status', since: NOW - DAY } },
+    true,
+  ],
+];
+for (const [what, entry, again] of times) {
+  test(`a domain that ${what} is ${again ? '' : 'not '}refreshed`, async (t) => {
+    const table = await newTable();
+    await table.seed('a.example', entry);
+    const before = await table.item('a.example');
+    const { refresher } = planned(t, {
+      store: table.store,
+      ...(again && { lookups: { 'a.example': SAME_ID } }),
+    });
+    const { failed, told } = await ask([look('a.example')], refresher);
+    assert.deepEqual(failed, []);
+    assert.deepEqual(told.summary(), [again ? 'a.example extended' : 'a.example skipped too-soon']);
+    if (!again) assert.deepEqual(await table.item('a.example'), before);
+  });
+}
+
+const uses: [what: string, lastUse: number, recorded: boolean][] = [
+  ['a day and a millisecond ago', NOW - DAY - 1, true],
+  ['a day ago', NOW - DAY, false],
+  ['now', NOW, false],
+  ['tomorrow, by some mistake', NOW + DAY, false],
+];
+for (const [what, lastUse, recorded] of uses) {
+  test(`use of a policy last used ${what} is ${recorded ? '' : 'not '}recorded, and asks nobody`, async (t) => {
+    const table = await newTable();
+    await table.seed('a.example', { inserted: NOW - 30 * DAY, lastUse });
+    const before = await table.item('a.example');
+    const touched: string[] = [];
+    const touch: PolicyStore['touch'] = (name, ...rest) => {
+      touched.push(name);
+      return table.store.touch(name, ...rest);
+    };
+    const { refresher } = planned(t, { store: { ...table.store, touch } });
+    const { failed, told } = await ask([used(['a.example'])], refresher);
+    assert.deepEqual([failed, told.outcomes], [[], []]);
+    assert.deepEqual(touched, recorded ? ['a.example'] : []);
+    const LastUse = { N: String(recorded ? NOW : lastUse) };
+    assert.deepEqual(await table.item('a.example'), { ...before, LastUse });
+  });
+}
+
+test('use is recorded where nothing is known of it, and creates nothing', async (t) => {
+  const table = await newTable();
+  await table.seed('a.example');
+  const { LastUse, ...item } = (await table.item('a.example')) ?? {};
+  assert.ok(LastUse);
+  await table.put(item);
+  const remains = { Domain: { S: 'remains.example' }, LastUse: { N: '1' } };
+  await table.put(remains);
+  const { refresher } = planned(t, { store: table.store });
+  const { failed } = await ask([used(['a.example', 'unknown.example', 'remains.example'])], refresher);
+  assert.deepEqual(failed, []);
+  assert.deepEqual(await table.item('a.example'), { ...item, LastUse: { N: String(NOW) } });
+  assert.equal(await table.item('unknown.example'), undefined);
+  assert.deepEqual(await table.item('remains.example'), remains);
+});
+
+test('what is unknown at the read but there at the write is as good: the write has its own condition', async (t) => {
+  const table = await newTable();
+  await table.seed('a.example', { lastUse: NOW - 2 * DAY });
+  const read: PolicyStore['read'] = async (names) => {
+    const result = await table.store.read(names);
+    await table.store.touch([...names][0] ?? assert.fail(), NOW + 1, NOW);
+    return result;
+  };
+  const { refresher } = planned(t, { store: { ...table.store, read } });
+  assert.deepEqual((await ask([used(['a.example'])], refresher)).failed, []);
+  assert.deepEqual((await table.item('a.example'))?.LastUse, { N: String(NOW + 1) });
+});
+
+test('1,000 names are a report, 1,001 are refused', async (t) => {
+  const table = await newTable();
+  const names = Array.from({ length: 1_001 }, (_, i) => `d${i}.example`);
+  await table.seed('d0.example');
+  await table.seed('d999.example');
+  const { refresher } = planned(t, { store: table.store });
+  const refused = await ask([used(names, '1001')], refresher);
+  assert.deepEqual(refused.failed, []);
+  assert.deepEqual(refused.told.refused, [
+    { messageId: '1001', reason: 'used has 1001 domains: at most 1000 a message' },
+  ]);
+  assert.notEqual((await table.item('d0.example'))?.LastUse?.N, String(NOW));
+
+  const taken = await ask([used(names.slice(0, 1_000))], refresher);
+  assert.deepEqual([taken.failed, taken.told.refused], [[], []]);
+  for (const name of ['d0.example', 'd999.example']) {
+    assert.deepEqual((await table.item(name))?.LastUse, { N: String(NOW) });
+  }
+});
+
+test('names that are no policy domains are ignored and counted, and do not cost the others their report', async (t) => {
+  const table = await newTable();
+  await table.seed('a.example');
+  const { refresher } = planned(t, { store: table.store });
+  const names = ['[192.0.2.1]', '192.0.2.1', '', 'localhost', 'A.example.', 'a.example', 'user@a.example'];
+  const { failed, told } = await ask([used(names, '7')], refresher);
+  assert.deepEqual([failed, told.refused], [[], []]);
+  assert.deepEqual(
+    told.infos.map(({ details }) => details),
+    [{ message_id: '7', ignored: 5 }],
+  );
+  assert.deepEqual((await table.item('a.example'))?.LastUse, { N: String(NOW) });
+});
+
+test('an unreadable item is reported by its name and acknowledged, whatever is asked about it', async (t) => {
+  const table = await newTable();
+  const broken = { Domain: { S: 'b.example' }, LastUpdate: { N: '1' }, Mode: { S: 'Enforce' } };
+  await table.put(broken);
+  for (const request of [look('b.example'), used(['b.example'])]) {
+    const { refresher } = planned(t, { store: table.store });
+    const { failed, told } = await ask([request], refresher);
+    assert.deepEqual([failed, told.errors], [[], []]);
+    assert.deepEqual(
+      told.unreadable.map(({ key }) => key),
+      ['b.example'],
+    );
+    assert.deepEqual(await table.item('b.example'), broken);
+  }
+});
+
+test('a batch of everything: each domain is looked at once, and each message has its own fate', async (t) => {
+  const table = await newTable();
+  for (const name of ['stale.example', 'fresh.example', 'busy.example']) await table.seed(name);
+  const { store } = table;
+  const touch: PolicyStore['touch'] = (name, ...rest) =>
+    name === 'busy.example' ? Promise.reject(FAULT) : store.touch(name, ...rest);
+  const { refresher, asked } = planned(t, {
+    store: { ...store, touch },
+    lookups: {
+      'stale.example': SAME_ID,
+      'new.example': NEW_ID,
+      'none.example': ABSENT,
+      'bug.example': () => Promise.reject(FAULT),
+    },
+    fetches: { 'new.example': FETCHED },
+  });
+  const messages = [
+    look('stale.example', '1'),
+    look('STALE.example', '2'),
+    look('new.example', '3'),
+    look('none.example', '4'),
+    look('bug.example', '5'),
+    look('bug.example', '6'),
+    used(['stale.example', 'fresh.example', 'gone.example'], '7'),
+    used(['busy.example', 'stale.example'], '8'),
+    used(['busy.example'], '9'),
+    message('10', 'stale.example'),
+  ];
+  const { failed, told } = await ask(messages, refresher);
+  assert.deepEqual(failed, ['5', '6', '8', '9']);
+  assert.deepEqual(told.summary(), [
+    'new.example discovered',
+    'none.example not-implemented record-absent',
+    'stale.example extended',
+  ]);
+  assert.deepEqual(told.errors.map((each) => each.domain).sort(), ['bug.example', 'busy.example']);
+  assert.deepEqual(
+    told.refused.map(({ messageId }) => messageId),
+    ['10'],
+  );
+  assert.deepEqual(asked.lookups.sort(), ['bug.example', 'new.example', 'none.example', 'stale.example']);
+  for (const name of ['stale.example', 'fresh.example']) {
+    assert.deepEqual((await table.item(name))?.LastUse, { N: String(NOW) }, name);
+  }
+  assert.deepEqual((await table.item('stale.example'))?.LastUpdate, { N: String(NOW) });
+});
+
+const faults: [what: string, alter: (store: PolicyStore) => PolicyStore, failed: string[]][] = [
+  ['the read', (store) => ({ ...store, read: () => Promise.reject(FAULT) }), ['look', 'used']],
+  ['a write', (store) => ({ ...store, write: () => Promise.reject(FAULT) }), ['look']],
+  ['a touch', (store) => ({ ...store, touch: () => Promise.reject(FAULT) }), ['used']],
+  [
+    'some keys, left unread',
+    (store) => ({
+      ...store,
+      read: async (names) => ({ records: new Map(), unread: new Set(names), unreadable: [] }),
+    }),
+    ['look', 'used'],
+  ],
+];
+for (const [what, alter, expected] of faults) {
+  test(`a fault of ${what} fails the messages that needed it`, async (t) => {
+    const table = await newTable();
+    await table.seed('a.example');
+    await table.seed('b.example');
+    const { refresher } = planned(t, { store: alter(table.store), lookups: { 'a.example': SAME_ID } });
+    const { failed } = await ask([look('a.example', 'look'), used(['b.example'])], refresher);
+    assert.deepEqual(failed, expected);
+  });
+}
+
+const ONE_SECOND = { timeout: 1_000 };
+const hung: [what: string, alter: (store: PolicyStore) => PolicyStore, failed: string[]][] = [
+  ['read', (store) => ({ ...store, read: () => forever }), ['look', 'used']],
+  ['write', (store) => ({ ...store, write: () => forever }), ['look']],
+  ['touch', (store) => ({ ...store, touch: () => forever }), ['used']],
+];
+for (const [what, alter, expected] of hung) {
+  test(
+    `a ${what} that hangs fails its messages ten seconds before the function's end`,
+    ONE_SECOND,
+    async (t) => {
+      const table = await newTable();
+      await table.seed('a.example');
+      await table.seed('b.example');
+      const { refresher } = planned(t, { store: alter(table.store), lookups: { 'a.example': SAME_ID } });
+      const { telemetry, told } = recordingTelemetry();
+      const context = { getRemainingTimeInMillis: () => 10_200 };
+      const messages = [look('a.example', 'look'), used(['b.example'])];
+      const { batchItemFailures } = await answerBatch(context, telemetry, (signal) =>
+        answerRequests(messages, { refresher, telemetry, signal }),
+      );
+      assert.deepEqual(batchItemFailures.map(({ itemIdentifier }) => itemIdentifier).sort(), expected);
+      assert.equal(told.flushes, 1);
+    },
+  );
+}
+
+const bad: [what: string, body: string, reason: RegExp][] = [
+  ['nothing', '', /^not JSON/],
+  ['null', 'null', /^not a JSON object/],
+  ['an array', '["a.example"]', /^not a JSON object/],
+  ['an empty object', '{}', /^it should be \{"domain"/],
+  ['both kinds in one', '{"domain":"a.example","used":["a.example"]}', /^it should be/],
+  ['a domain that is no string', '{"domain":{"S":"a.example"}}', /^domain should be a string/],
+  ['domain null', '{"domain":null}', /^domain should be a string/],
+  ['an address', '{"domain":"192.0.2.1"}', /ends in a number/],
+  ['a URL', '{"domain":"https://a.example/"}', /has the character/],
+  ['one label', '{"domain":"metadata"}', /only one label/],
+  ['a report that is one name', '{"used":"a.example"}', /^it should be/],
+  ['a report that is an object', '{"used":{"0":"a.example","length":1}}', /^it should be/],
+  ['a report with times', '{"used":[{"domain":"a.example","lastUse":9999999999999}]}', /array of strings/],
+  ['a report with pairs', '{"used":[["a.example",9999999999999]]}', /array of strings/],
+  ['a report with null', '{"used":["a.example",null]}', /array of strings/],
+];
+for (const [what, body, reason] of bad) {
+  test(`refuses ${what}, and says why`, () => {
+    const decoded = decodeRequest(body);
+    assert.match(decoded.ok ? '' : decoded.reason, reason);
+  });
+}
+
+const text = fc.oneof(fc.constantFrom('a.example', 'A.EXAMPLE.', 'b.example'), fc.domain(), fc.string());
+const member = fc.oneof(text, fc.array(text), fc.integer({ min: 0, max: NOW * 2 }), fc.jsonValue());
+const NAMES = ['domain', 'used', 'lastUpdate', 'lastUse', 'now', 'delete', 'policy', 'kind', '__proto__'];
+const anyBody = fc.oneof(
+  fc.string({ unit: 'binary' }),
+  fc.json(),
+  fc.record({ domain: text }).map((body) => JSON.stringify(body)),
+  fc.record({ used: fc.array(text) }).map((body) => JSON.stringify(body)),
+  fc.dictionary(fc.constantFrom(...NAMES), member).map((body) => JSON.stringify(body)),
+);
+
+test('decoding never throws, and what it accepts holds policy domains alone', () => {
+  fc.assert(
+    fc.property(anyBody, (body) => {
+      const decoded = decodeRequest(body);
+      if (!decoded.ok) return assert.notEqual(decoded.reason, '');
+      const domains = decoded.value.kind === 'look' ? [decoded.value.domain] : decoded.value.domains;
+      assert.equal(new Set(domains).size, domains.length);
+      for (const each of domains) assert.match(each, /^[a-z0-9-]+(\.[a-z0-9-]+)+$/);
+    }),
+    { numRuns: 1_000 },
+  );
+});
+
+test('whatever a stolen credential sends, it changes no policy, and lets nothing be pruned sooner', async (t) => {
+  const table = await newTable();
+  // One that was used lately and one that was not; both refreshed so lately that nobody is asked about them.
+  await table.seed('a.example', { lastUpdate: NOW - MINUTE, lastUse: NOW - DAY });
+  await table.seed('b.example', { lastUpdate: NOW - MINUTE, lastUse: NOW - 5 * DAY });
+  const names = ['a.example', 'b.example'];
+  const before = await Promise.all(names.map(table.item));
+  const { refresher } = planned(t, { store: table.store });
+  // Any other domain has no record.
+  const nobody: Refresher = { ...refresher, lookup: async () => ABSENT };
+  await fc.assert(
+    fc.asyncProperty(fc.array(anyBody, { minLength: 1, maxLength: 10 }), async (bodies) => {
+      const { failed, told } = await ask(
+        bodies.map((body, i) => message(String(i), body)),
+        nobody,
+      );
+      assert.deepEqual([failed, told.errors], [[], []]);
+      for (const [i, name] of names.entries()) {
+        const item = await table.item(name);
+        const { LastUse = { N: '' } } = before[i] ?? {};
+        assert.ok([LastUse.N, String(NOW)].includes(item?.LastUse?.N), 'as it was, or now by our own clock');
+        assert.deepEqual({ ...item, LastUse }, before[i]);
+      }
+    }),
+    { numRuns: 100 },
+  );
+  assert.deepEqual((await table.item('b.example'))?.LastUse, { N: String(NOW) }, 'the test did report use');
+});
+
+test('a relay makes a live policy be refreshed, and has no say in how', async (t) => {
+  const table = await newTable();
+  await table.seed('a.example');
+  const body = { domain: 'a.example', lastUpdate: 0, policy: { mode: 'none' }, mx: [], id: 'id1', now: 0 };
+  const { refresher } = planned(t, { store: table.store, lookups: { 'a.example': SAME_ID } });
+  const { told } = await ask([message('1', body)], refresher);
+  assert.deepEqual(told.summary(), ['a.example extended']);
+  const item = await table.item('a.example');
+  assert.deepEqual(item?.Mode, { S: 'enforce' });
+  assert.deepEqual(item?.ValidEnd, { N: String(NOW + OLD.maxAgeSeconds * 1_000) });
+});
