@@ -96,34 +96,44 @@ async function download(host: string, addresses: readonly string[], options: Fet
     },
     allowH2: false,
     pipelining: 1,
-    // undici starts its own again at each informational (1xx) response, of which there is no end.
+    // undici starts the first again at each informational (1xx) response, and both can be a second late.
     headersTimeout: 0,
-    bodyTimeout: limits.bodyIdleMs,
+    bodyTimeout: 0,
     maxResponseSize: limits.policyBytes,
   });
-  const headersTimer = setTimeout(() => {
-    const detail = `${host}: no answer within ${limits.headersMs} ms`;
-    void client.destroy(new PolicyHostFailure('http-headers-timeout', detail));
+  const end = (reason?: PolicyHostFailure) => void client.destroy(reason ?? null);
+  const onAbort = () => end();
+  signal.addEventListener('abort', onAbort, { once: true });
+  let timer = setTimeout(() => {
+    end(new PolicyHostFailure('http-headers-timeout', `${host}: no answer within ${limits.headersMs} ms`));
   }, limits.headersMs);
   try {
+    signal.throwIfAborted();
     // RFC 8461 §3.3: "HTTP 3xx redirects MUST NOT be followed, and HTTP caching MUST NOT be used": undici's Client
     // does neither.
     const response = await client.request({
       method: 'GET',
       path: POLICY_PATH,
       headers: { accept: 'text/plain', 'accept-encoding': 'identity', 'user-agent': 'mta-sts-refresher' },
-      signal,
     });
-    clearTimeout(headersTimer);
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      end(new PolicyHostFailure('http-body-timeout', `${host}: body stood still ${limits.bodyIdleMs} ms`));
+    }, limits.bodyIdleMs);
     checkHeaders(host, response);
-    const body = await response.body.bytes();
-    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body);
+    const chunks: Buffer[] = [];
+    for await (const chunk of response.body) {
+      timer.refresh();
+      chunks.push(chunk);
+    }
+    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks));
     checkEnd(host, response, text);
     return text;
   } catch (error) {
     throw signal.aborted || error instanceof PolicyHostFailure ? error : httpFailure(host, error, limits);
   } finally {
-    clearTimeout(headersTimer);
+    clearTimeout(timer);
+    signal.removeEventListener('abort', onAbort);
     await client.destroy();
     socket.destroy();
   }
@@ -256,12 +266,6 @@ function checkEnd(host: string, { headers }: Dispatcher.ResponseData, text: stri
 function httpFailure(host: string, error: unknown, limits: Limits): Error {
   const { code = '', message, name } = error as NodeJS.ErrnoException;
   switch (code) {
-    case 'UND_ERR_BODY_TIMEOUT':
-      return new PolicyHostFailure(
-        'http-body-timeout',
-        `${host}: body stood still ${limits.bodyIdleMs} ms`,
-        error,
-      );
     case 'UND_ERR_RES_EXCEEDED_MAX_SIZE':
       return new PolicyHostFailure(
         'policy-too-large',
@@ -273,7 +277,7 @@ function httpFailure(host: string, error: unknown, limits: Limits): Error {
     case 'ERR_ENCODING_INVALID_ENCODED_DATA':
       return new PolicyHostFailure('policy-invalid', `${host}: the policy is not UTF-8`, error);
   }
-  if (name === 'HTTPParserError' || code.startsWith('HPE_')) {
+  if (name === 'HTTPParserError') {
     return new PolicyHostFailure('http-malformed', `${host}: ${quote(message)}`, error);
   }
   // What is left of coded errors is the connection: closed early, reset, a TLS alert.

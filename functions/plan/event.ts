@@ -1,7 +1,8 @@
 import type { Decoded } from '../refresh/task.ts';
 
 export interface PlanEvent {
-  readonly kind: 'daily';
+  /** `daily`: prune, and refresh what is stale; `renewal`: refresh what is about to expire. */
+  readonly kind: 'daily' | 'renewal';
   readonly runId: string;
 }
 
@@ -9,21 +10,21 @@ export interface PlanEvent {
 const RUN_ID = /^[\x20-\x7e]{1,100}$/;
 
 /**
- * What starts a plan: `{"kind":"daily","runId":"…"}` from EventBridge Scheduler, or the classic EventBridge
- * "Scheduled Event", which means daily.
+ * What starts a plan: `{"kind":"daily","runId":"…"}` or `{"kind":"renewal","runId":"…"}` from EventBridge Scheduler,
+ * or the classic EventBridge "Scheduled Event", which means daily.
  *
  * @param fallbackRunId for events that carry none of their own, or none that will do.
  */
 export function decodePlanEvent(event: unknown, fallbackRunId: string): Decoded<PlanEvent> {
   const { kind, runId, id, 'detail-type': detailType } = (event ?? {}) as Record<string, unknown>;
-  const daily = (candidate: unknown): Decoded<PlanEvent> => {
+  const run = (what: PlanEvent['kind'], candidate: unknown): Decoded<PlanEvent> => {
     const usable = typeof candidate === 'string' && RUN_ID.test(candidate);
-    return { ok: true, value: { kind: 'daily', runId: usable ? candidate : fallbackRunId } };
+    return { ok: true, value: { kind: what, runId: usable ? candidate : fallbackRunId } };
   };
-  if (kind === 'daily') return daily(runId);
-  if (kind === undefined && detailType === 'Scheduled Event') return daily(id);
+  if (kind === 'daily' || kind === 'renewal') return run(kind, runId);
+  if (kind === undefined && detailType === 'Scheduled Event') return run('daily', id);
   return {
     ok: false,
-    reason: 'it should be {"kind":"daily","runId":"…"} or an EventBridge "Scheduled Event"',
+    reason: 'it should be {"kind":"daily" or "renewal","runId":"…"} or an EventBridge "Scheduled Event"',
   };
 }

@@ -33,13 +33,13 @@ const scheduleWaves = createScheduleWaves(new SchedulerClient(CLIENT_OPTIONS), {
 
 const RANDOM_RANGE = 2 ** 47;
 
-/** The daily run. Rejects when it could not be completed, so that Lambda repeats it and then reports the failure. */
+/** A daily or a renewal run. Rejects when it could not be completed, so that Lambda repeats it and then reports the failure. */
 export async function handler(event: unknown, context: Context): Promise<PlanSummary> {
   const decoded = decodePlanEvent(event, context.awsRequestId);
   if (!decoded.ok) throw new Error(`plan cannot use its event: ${decoded.reason}`);
   const { kind, runId } = decoded.value;
   try {
-    const summary = await runPlan(runId, {
+    const summary = await runPlan(decoded.value, {
       store,
       enqueue,
       scheduleWaves,
@@ -52,6 +52,8 @@ export async function handler(event: unknown, context: Context): Promise<PlanSum
         latenessMs: environment.latenessSeconds * 1_000,
         staleAfterMs: environment.staleAfterSeconds * 1_000,
         unusedAfterMs: environment.unusedAfterSeconds * 1_000,
+        renewalMarginMs: environment.renewalMarginSeconds * 1_000,
+        renewalSpreadMs: environment.renewalSpreadSeconds * 1_000,
       },
     });
     telemetry.info('plan completed', {

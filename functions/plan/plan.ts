@@ -1,8 +1,8 @@
-// The daily plan as pure functions: which entries to prune and which to refresh, in what order, and when.
+// The plan as pure functions: which entries to prune and which to refresh, in what order, and when.
 
 import type { WaveTask } from '../dispatch/wave.ts';
 import type { RefreshTask } from '../refresh/task.ts';
-import type { ScannedRecord } from '../store/policy-store.ts';
+import type { ScannedRecord, ScanRange } from '../store/policy-store.ts';
 
 /** Tasks that one or more schedules release together. */
 export interface PlannedWave {
@@ -11,49 +11,103 @@ export interface PlannedWave {
   readonly tasks: readonly WaveTask[];
 }
 
-/** The times that divide entries: those last updated, or last used, before them are to be refreshed, or pruned. */
-export interface Horizon {
-  readonly updatedBefore: number;
-  /** -Infinity: never prune. */
-  readonly usedBefore: number;
+/** Milliseconds; the tunables of a plan that say what is chosen. */
+export interface Ages {
+  /** The daily run refreshes what was not updated for so long. */
+  readonly staleAfterMs: number;
+  /** It prunes what no relay has used for so long. 0: never. */
+  readonly unusedAfterMs: number;
+  /** The renewal run refreshes what expires within so long. */
+  readonly renewalMarginMs: number;
 }
 
-/** @param unusedAfterMs 0: never prune. */
-export function horizon(now: number, ages: { staleAfterMs: number; unusedAfterMs: number }): Horizon {
+/** A refresh to be planned. */
+export interface Candidate extends RefreshTask {
+  /** The latest moment at which it should start, epoch milliseconds; undefined: any time in the window. */
+  readonly latest?: number | undefined;
+}
+
+/** What to do about an entry. `prune`: delete it, if it was last used before `usedBefore`. */
+export type Verdict =
+  | { readonly kind: 'prune'; readonly usedBefore: number }
+  | { readonly kind: 'refresh'; readonly latest?: number }
+  | { readonly kind: 'leave' };
+
+/** How a kind of run chooses entries. */
+export interface Lane {
+  /** What the scan has to return for it. */
+  readonly range: ScanRange;
+  readonly judge: (record: ScannedRecord) => Verdict;
+}
+
+const HOUR = 3_600_000;
+const DAY = 24 * HOUR;
+const NEVER = Number.NEGATIVE_INFINITY;
+
+/**
+ * A back-off is forgotten after two days without use: a wildcard TXT record, and mail to random names below it, must
+ * not fill the table.
+ */
+export const BACKOFF_UNUSED_AFTER_MS = 2 * DAY;
+
+/** A policy that has expired is still tried every hour for so long after it was last used, and after it expired. */
+export const REVIVE_WITHIN_MS = 7 * DAY;
+
+/** A renewal starts this long before the policy expires, so that it is done in time. */
+export const RENEWAL_RESERVE_MS = 300_000;
+
+/** Prunes what nobody uses; refreshes what is stale, whatever its lifetime. */
+export function dailyLane(now: number, { staleAfterMs, unusedAfterMs }: Ages): Lane {
+  const updatedBefore = now - staleAfterMs;
+  const usedBefore = unusedAfterMs === 0 ? NEVER : now - unusedAfterMs;
   return {
-    updatedBefore: now - ages.staleAfterMs,
-    usedBefore: ages.unusedAfterMs === 0 ? Number.NEGATIVE_INFINITY : now - ages.unusedAfterMs,
+    range: { updatedBefore, usedBefore, expiringBefore: NEVER },
+    judge({ backoff, lastUse, lastUpdate }) {
+      // An entry that nobody uses is not worth a refresh, however stale. One whose use was never reported is not
+      // known to be unused.
+      const bound = backoff ? Math.max(usedBefore, now - BACKOFF_UNUSED_AFTER_MS) : usedBefore;
+      if (lastUse !== undefined && lastUse < bound) return { kind: 'prune', usedBefore: bound };
+      return lastUpdate < updatedBefore ? { kind: 'refresh' } : { kind: 'leave' };
+    },
+  };
+}
+
+/** Refreshes what is about to expire, and what has expired lately and is in use. */
+export function renewalLane(now: number, { unusedAfterMs, renewalMarginMs }: Ages): Lane {
+  const expiringBefore = now + renewalMarginMs;
+  // Where relays do not report use, everything counts as used.
+  const usedSince = unusedAfterMs === 0 ? NEVER : now - REVIVE_WITHIN_MS;
+  return {
+    range: { updatedBefore: NEVER, usedBefore: NEVER, expiringBefore },
+    judge({ mode, backoff, validEnd, lastUse = NEVER }) {
+      if (backoff || mode === undefined || mode === 'none') return { kind: 'leave' };
+      if (validEnd === undefined || validEnd >= expiringBefore) return { kind: 'leave' };
+      if (validEnd > now) return { kind: 'refresh', latest: validEnd - RENEWAL_RESERVE_MS };
+      // A host that recovers is picked up within the hour.
+      const revive = validEnd > now - REVIVE_WITHIN_MS && lastUse >= usedSince;
+      return revive ? { kind: 'refresh' } : { kind: 'leave' };
+    },
   };
 }
 
 /**
- * An entry that nobody uses is not worth a refresh, however stale. One whose use was never reported is not known to
- * be unused.
- */
-export function select(
-  record: Pick<ScannedRecord, 'lastUpdate' | 'lastUse'>,
-  { updatedBefore, usedBefore }: Horizon,
-): 'prune' | 'refresh' | 'leave' {
-  if (record.lastUse !== undefined && record.lastUse < usedBefore) return 'prune';
-  return record.lastUpdate < updatedBefore ? 'refresh' : 'leave';
-}
-
-/**
  * Puts the tasks in random order and spreads them evenly from `start` to `end`, each moved by up to half an interval
- * either way, so that nobody can tell when a domain's turn is. The first is due at once, none after the end.
+ * either way, so that nobody can tell when a domain's turn is. The first is due at once, none after the end, and none
+ * after its own latest moment while that is ahead.
  *
  * @param random uniform in [0, 1).
  */
 export function spread(
-  tasks: readonly RefreshTask[],
+  tasks: readonly Candidate[],
   window: { start: number; end: number },
   random: () => number,
 ): WaveTask[] {
   const { start, end } = window;
   const interval = (end - start) / Math.max(tasks.length - 1, 1);
-  return shuffle(tasks, random).map((task, i) => {
+  return shuffle(tasks, random).map(({ domain, lastUpdate, latest = end }, i) => {
     const jitter = i === 0 ? 0 : (random() - 0.5) * interval;
-    return { ...task, due: Math.min(Math.max(start + i * interval + jitter, start), end) };
+    const slot = start + i * interval + jitter;
+    return { domain, lastUpdate, due: Math.max(Math.min(slot, end, latest), start) };
   });
 }
 

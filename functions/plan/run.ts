@@ -1,10 +1,10 @@
 import type { Enqueue } from '../dispatch/enqueue.ts';
-import type { RefreshTask } from '../refresh/task.ts';
 import { eachConcurrently } from '../runtime/concurrent.ts';
 import type { Telemetry } from '../runtime/telemetry.ts';
 import type { PolicyStore, ScannedRecord } from '../store/policy-store.ts';
+import type { PlanEvent } from './event.ts';
 import { EXPIRING_WITHIN_MS, type Health, HealthCheck } from './health.ts';
-import { divide, horizon, select, spread } from './plan.ts';
+import { type Ages, type Candidate, dailyLane, divide, renewalLane, spread } from './plan.ts';
 import type { ScheduleWaves } from './schedule.ts';
 
 export interface Planner {
@@ -16,13 +16,12 @@ export interface Planner {
   readonly now: () => number;
   /** Uniform in [0, 1); unpredictable, so that an attacker cannot know when a domain's turn is. */
   readonly random: () => number;
-  readonly times: {
+  readonly times: Ages & {
+    /** The window of the daily run, and that of the renewal run. */
     readonly spreadMs: number;
+    readonly renewalSpreadMs: number;
     readonly waveMs: number;
     readonly latenessMs: number;
-    readonly staleAfterMs: number;
-    /** 0: never prune. */
-    readonly unusedAfterMs: number;
   };
 }
 
@@ -45,25 +44,27 @@ const PRUNES_AT_ONCE = 16;
 const MAX_FAILED_PRUNES = 100;
 
 /**
- * The daily run: one pass over the table, pruning what nobody uses and planning a refresh for what is stale. A failed
- * prune is logged and counted; faults of the scan, the queue or the scheduler reject. Running it again is harmless:
- * it is a fresh plan from now, and tasks that were done in the meantime are dropped by their `LastUpdate`.
+ * One pass over the table. The daily run prunes what nobody uses and plans a refresh for what is stale; the renewal
+ * run plans one for what is about to expire. Both report the fleet's health. A failed prune is logged and counted;
+ * faults of the scan, the queue or the scheduler reject. Running it again is harmless: it is a fresh plan from now,
+ * and tasks that were done in the meantime are dropped by their `LastUpdate`.
  */
-export async function runPlan(runId: string, planner: Planner): Promise<PlanSummary> {
+export async function runPlan({ kind, runId }: PlanEvent, planner: Planner): Promise<PlanSummary> {
   const { store, enqueue, scheduleWaves, telemetry, now, random, times } = planner;
   const started = now();
-  const limits = horizon(started, times);
+  const lane = kind === 'daily' ? dailyLane(started, times) : renewalLane(started, times);
+  const end = started + (kind === 'daily' ? times.spreadMs : times.renewalSpreadMs);
   const health = new HealthCheck(started);
   const summary = { planned: 0, pruned: 0, pruneFailed: 0, schedules: 0 };
   let examined = 0;
-  let block: RefreshTask[] = [];
+  let block: Candidate[] = [];
 
   const release = async () => {
     const tasks = block;
     block = [];
     // What the scan has taken of the window so far is gone: this block has the rest.
     const at = now();
-    const planned = spread(tasks, { start: at, end: Math.max(started + times.spreadMs, at) }, random);
+    const planned = spread(tasks, { start: at, end: Math.max(end, at) }, random);
     const { immediate, waves } = divide(planned, at, times);
     // The schedules first: a message that goes out a little later is just due sooner, but a schedule must not be
     // created when its time is past.
@@ -73,10 +74,10 @@ export async function runPlan(runId: string, planner: Planner): Promise<PlanSumm
   };
 
   /** False if the entry is still there: it was used just now, or the database failed. */
-  const prune = async ({ domain }: ScannedRecord): Promise<boolean> => {
+  const prune = async ({ domain }: ScannedRecord, usedBefore: number): Promise<boolean> => {
     if (summary.pruneFailed >= MAX_FAILED_PRUNES) return false;
     try {
-      return (await store.prune(domain, limits.usedBefore)) === 'written';
+      return (await store.prune(domain, usedBefore)) === 'written';
     } catch (error) {
       summary.pruneFailed++;
       telemetry.error('entry not pruned, the next run tries again', error, { domain });
@@ -86,10 +87,15 @@ export async function runPlan(runId: string, planner: Planner): Promise<PlanSumm
 
   /** Deletes those that nobody uses. @returns those that are still there. */
   const pruneUnused = async (records: readonly ScannedRecord[]): Promise<ScannedRecord[]> => {
-    const remaining = records.filter((record) => select(record, limits) !== 'prune');
-    const unused = records.filter((record) => select(record, limits) === 'prune');
-    await eachConcurrently(unused, PRUNES_AT_ONCE, async (record) => {
-      if (await prune(record)) summary.pruned++;
+    const remaining: ScannedRecord[] = [];
+    const unused: { record: ScannedRecord; usedBefore: number }[] = [];
+    for (const record of records) {
+      const verdict = lane.judge(record);
+      if (verdict.kind === 'prune') unused.push({ record, usedBefore: verdict.usedBefore });
+      else remaining.push(record);
+    }
+    await eachConcurrently(unused, PRUNES_AT_ONCE, async ({ record, usedBefore }) => {
+      if (await prune(record, usedBefore)) summary.pruned++;
       // In use again, most likely: its policy must not lapse before tomorrow's run. What it says of its use is no
       // longer true, or no longer matters.
       else remaining.push({ ...record, lastUse: undefined });
@@ -97,21 +103,28 @@ export async function runPlan(runId: string, planner: Planner): Promise<PlanSumm
     return remaining;
   };
 
-  for await (const page of store.scan({ ...limits, expiringBefore: started + EXPIRING_WITHIN_MS })) {
+  // The health check sees all that it counts, whatever the lane asks for.
+  const expiringBefore = Math.max(lane.range.expiringBefore, started + EXPIRING_WITHIN_MS);
+  for await (const page of store.scan({ ...lane.range, expiringBefore })) {
     examined += page.examined;
     for (const { key, reason } of page.unreadable) telemetry.unreadable(key, reason);
     for (const record of await pruneUnused(page.records)) {
       health.see(record);
-      if (select(record, limits) !== 'refresh') continue;
-      block.push({ domain: record.domain, lastUpdate: record.lastUpdate });
+      const verdict = lane.judge(record);
+      if (verdict.kind !== 'refresh') continue;
+      block.push({ domain: record.domain, lastUpdate: record.lastUpdate, latest: verdict.latest });
       if (block.length === BLOCK_SIZE) await release();
     }
   }
   if (block.length > 0) await release();
 
   const report = health.report(examined - summary.pruned);
-  telemetry.count('Planned', summary.planned);
-  telemetry.count('Pruned', summary.pruned);
+  if (kind === 'daily') {
+    telemetry.count('Planned', summary.planned);
+    telemetry.count('Pruned', summary.pruned);
+  } else {
+    telemetry.count('Renewals', summary.planned);
+  }
   telemetry.gauge('Stored', report.stored);
   telemetry.gauge('Lapsed', report.lapsed);
   telemetry.gauge('Expiring', report.expiring);

@@ -17,6 +17,10 @@ export interface PlanEnvironment {
   /** 0: never prune. */
   readonly unusedAfterSeconds: number;
   readonly scanSegments: number;
+  /** How often the renewal run is scheduled: only for the arithmetic of the promise. */
+  readonly renewalIntervalSeconds: number;
+  readonly renewalMarginSeconds: number;
+  readonly renewalSpreadSeconds: number;
 }
 
 export interface DispatchEnvironment {
@@ -63,6 +67,13 @@ export function planEnvironment(variables: Variables): PlanEnvironment {
         max: 100 * YEAR,
       }),
       scanSegments: reader.integer('SCAN_SEGMENTS', { fallback: 4, min: 1, max: 1_000 }),
+      renewalIntervalSeconds: reader.integer('RENEWAL_INTERVAL_SECONDS', {
+        fallback: 3_600,
+        min: 1,
+        max: DAY,
+      }),
+      renewalMarginSeconds: reader.integer('RENEWAL_MARGIN_SECONDS', { fallback: 21_600, min: 1, max: DAY }),
+      renewalSpreadSeconds: reader.integer('RENEWAL_SPREAD_SECONDS', { fallback: 900, min: 1, max: DAY }),
     };
     // A schedule may fire `lateness` early for its wave, and its last message waits for lateness + wave.
     const longest = environment.waveSeconds + environment.latenessSeconds;
@@ -72,8 +83,37 @@ export function planEnvironment(variables: Variables): PlanEnvironment {
           `${MAX_DELAY_SECONDS} seconds: lower one of them`,
       );
     }
+    checkPromise(environment, reader);
     return environment;
   });
+}
+
+/** The shortest `max_age` for which no policy expires while its host can be reached. */
+const PROMISED_MAX_AGE_SECONDS = 7_200;
+
+/** From the moment a task is due to the written item: SQS and its batching window, a slow domain's minute, the rest. */
+const PROCESSING_SECONDS = 120;
+
+/** Refuses settings with which a policy could expire between two renewal runs. See the README, "The promise". */
+function checkPromise(environment: PlanEnvironment, reader: Reader): void {
+  const { renewalIntervalSeconds, renewalMarginSeconds, renewalSpreadSeconds, latenessSeconds } = environment;
+  const once = latenessSeconds + renewalSpreadSeconds + PROCESSING_SECONDS;
+  const sum =
+    `+ SCHEDULE_LATENESS_SECONDS (${latenessSeconds}) + RENEWAL_SPREAD_SECONDS (${renewalSpreadSeconds}) ` +
+    `+ processing (${PROCESSING_SECONDS})`;
+  if (renewalIntervalSeconds + once > PROMISED_MAX_AGE_SECONDS) {
+    reader.complain(
+      `RENEWAL_INTERVAL_SECONDS (${renewalIntervalSeconds}) ${sum} is ${renewalIntervalSeconds + once}, more than the ` +
+        `${PROMISED_MAX_AGE_SECONDS} seconds that the shortest policies live: lower one of them`,
+    );
+  }
+  if (2 * renewalIntervalSeconds + once > renewalMarginSeconds) {
+    reader.complain(
+      `2 x RENEWAL_INTERVAL_SECONDS (${renewalIntervalSeconds}) ${sum} is ${2 * renewalIntervalSeconds + once}, more ` +
+        `than RENEWAL_MARGIN_SECONDS (${renewalMarginSeconds}), so one lost run could let policies expire: raise the ` +
+        'margin, or lower one of them',
+    );
+  }
 }
 
 export function dispatchEnvironment(variables: Variables): DispatchEnvironment {

@@ -11,21 +11,21 @@ import type { Outcome } from '../refresh/outcome.ts';
 const OUTCOME_METRICS: Readonly<Record<Outcome['kind'], string>> = {
   extended: 'Extended',
   replaced: 'Replaced',
-  removed: 'Removed',
+  removed: 'Pruned',
   kept: 'Kept',
-  // Nothing was done, since somebody else has done it.
+  // Nothing was stored.
   conflict: 'Skipped',
   skipped: 'Skipped',
   discovered: 'Discovered',
-  'not-implemented': 'NotImplemented',
+  'not-implemented': 'Skipped',
   'backed-off': 'BackedOff',
 };
 
 /**
- * `Planned`, `Pruned`: what a completed daily run planned to refresh and deleted unused, zero included, so that their
- * absence shows that there was no run. `Refused`: messages or items that cannot be read.
+ * `Planned`, `Renewals`: what a completed daily, or renewal, run planned to refresh, zero included, so that their absence
+ * shows that there was no run. `Pruned`: entries deleted, unused or gone. `Refused`: messages or items that cannot be read.
  */
-const COUNTERS = ['Planned', 'Pruned', 'Refused'] as const;
+const COUNTERS = ['Planned', 'Pruned', 'Renewals', 'Refused'] as const;
 
 type Counter = (typeof COUNTERS)[number];
 

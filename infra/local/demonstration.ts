@@ -125,17 +125,7 @@ function request(stack: Stack, body: object): Promise<unknown> {
   return stack.sqs.send(new SendMessageCommand({ QueueUrl, MessageBody: JSON.stringify(body) }));
 }
 
-const COUNTED = [
-  'Extended',
-  'Replaced',
-  'Kept',
-  'Removed',
-  'Discovered',
-  'NotImplemented',
-  'BackedOff',
-  'Skipped',
-  'Conflict',
-];
+const COUNTED = ['Extended', 'Replaced', 'Kept', 'Pruned', 'Discovered', 'BackedOff', 'Skipped'];
 
 async function watch(
   stack: Stack,

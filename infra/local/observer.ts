@@ -12,7 +12,7 @@ export interface LogEntry {
 export interface Observer {
   /** Takes one line of a function's output. */
   readonly line: (functionName: string, line: string) => void;
-  /** Sums of the metrics so far, by name. */
+  /** Sums of the metrics of the functions that look at domains so far, by name. */
   readonly counts: ReadonlyMap<string, number>;
   /** Log entries so far, all levels. */
   readonly entries: readonly LogEntry[];
@@ -38,6 +38,7 @@ export function createObserver(): Observer {
         entries.push({ ...(value as unknown as LogEntry), function: functionName });
         return;
       }
+      if (functionName !== 'refresh' && functionName !== 'request') return;
       for (const { Metrics } of metrics.CloudWatchMetrics ?? []) {
         for (const { Name } of Metrics) counts.set(Name, (counts.get(Name) ?? 0) + Number(value[Name]));
       }

@@ -61,26 +61,31 @@ swallow(scheduler, (input) => {
   messages += tasks.length;
 });
 
-const summary = await runPlan('memory', {
-  store: { scan } as unknown as PolicyStore,
-  enqueue: createEnqueue({ client: sqs, queueUrl: 'https://sqs.test/refresh-queue', now: Date.now }),
-  scheduleWaves: createScheduleWaves(scheduler, {
-    group: '',
-    dispatchFunctionArn: '',
-    roleArn: '',
-    dlqArn: '',
-  }),
-  telemetry: { count: () => {}, gauge: () => {} } as never,
-  now: Date.now,
-  random: Math.random,
-  times: {
-    spreadMs: 3 * HOUR,
-    waveMs: 840_000,
-    latenessMs: 60_000,
-    staleAfterMs: 12 * HOUR,
-    unusedAfterMs: 4_320 * HOUR,
+const summary = await runPlan(
+  { kind: 'daily', runId: 'memory' },
+  {
+    store: { scan } as unknown as PolicyStore,
+    enqueue: createEnqueue({ client: sqs, queueUrl: 'https://sqs.test/refresh-queue', now: Date.now }),
+    scheduleWaves: createScheduleWaves(scheduler, {
+      group: '',
+      dispatchFunctionArn: '',
+      roleArn: '',
+      dlqArn: '',
+    }),
+    telemetry: { count: () => {}, gauge: () => {} } as never,
+    now: Date.now,
+    random: Math.random,
+    times: {
+      spreadMs: 3 * HOUR,
+      waveMs: 840_000,
+      latenessMs: 60_000,
+      staleAfterMs: 12 * HOUR,
+      unusedAfterMs: 4_320 * HOUR,
+      renewalMarginMs: 6 * HOUR,
+      renewalSpreadMs: 900_000,
+    },
   },
-});
+);
 
 console.log(
   JSON.stringify({ ...summary, messages, peakHeap, peakRss: process.resourceUsage().maxRSS * 1_024 }),

@@ -2,21 +2,29 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Domain } from '../../../functions/mtasts/domain.ts';
-import { divide, horizon, select, spread } from '../../../functions/plan/plan.ts';
+import {
+  type Ages,
+  dailyLane,
+  divide,
+  renewalLane,
+  spread,
+  type Verdict,
+} from '../../../functions/plan/plan.ts';
+import type { ScannedRecord } from '../../../functions/store/policy-store.ts';
 import { NOON, seeded, tasks } from '../dispatch/tasks.ts';
 
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 const MINUTE = 60_000;
 
-const AGES = { staleAfterMs: 12 * HOUR, unusedAfterMs: 180 * DAY };
+const AGES: Ages = { staleAfterMs: 12 * HOUR, unusedAfterMs: 180 * DAY, renewalMarginMs: 6 * HOUR };
 const NEVER_PRUNE = { ...AGES, unusedAfterMs: 0 };
 
 const selections: [
   name: string,
   entry: { updated: number; used: number | undefined },
-  ages: typeof AGES,
-  verdict: ReturnType<typeof select>,
+  ages: Ages,
+  verdict: Verdict['kind'],
 ][] = [
   ['fresh and in use: left', { updated: HOUR, used: DAY }, AGES, 'leave'],
   ['stale and in use: refreshed', { updated: DAY, used: DAY }, AGES, 'refresh'],
@@ -41,15 +49,80 @@ const selections: [
   ],
 ];
 
+const ENTRY: ScannedRecord = {
+  domain: 'a.example' as Domain,
+  lastUpdate: NOON - DAY,
+  lastUse: NOON - DAY,
+  lastFetch: NOON - DAY,
+  mode: 'enforce',
+  backoff: false,
+  validEnd: NOON + DAY,
+  failingSince: undefined,
+};
+
 for (const [name, { updated, used }, ages, verdict] of selections) {
-  test(`select: ${name}`, () => {
-    const record = {
-      lastUpdate: NOON - updated,
-      lastUse: used === undefined ? undefined : NOON - used,
-    };
-    assert.equal(select(record, horizon(NOON, ages)), verdict);
+  test(`daily: ${name}`, () => {
+    const lastUse = used === undefined ? undefined : NOON - used;
+    const { judge } = dailyLane(NOON, ages);
+    assert.equal(judge({ ...ENTRY, lastUpdate: NOON - updated, lastUse }).kind, verdict);
   });
 }
+
+test('daily: a back-off is forgotten after two days without use, also where nothing else is ever pruned', () => {
+  for (const ages of [AGES, NEVER_PRUNE]) {
+    const { judge } = dailyLane(NOON, ages);
+    const unused = (ms: number) => judge({ ...ENTRY, backoff: true, mode: 'none', lastUse: NOON - ms });
+    assert.deepEqual(unused(2 * DAY), { kind: 'refresh' });
+    assert.deepEqual(unused(2 * DAY + 1), { kind: 'prune', usedBefore: NOON - 2 * DAY });
+  }
+});
+
+const LEAVE: Verdict = { kind: 'leave' };
+const REVIVE: Verdict = { kind: 'refresh' };
+const renewals: [name: string, entry: Partial<ScannedRecord>, verdict: Verdict, ages?: Ages][] = [
+  ['expires in six hours: left', { validEnd: NOON + 6 * HOUR }, LEAVE],
+  [
+    'a millisecond earlier: refreshed five minutes before it expires, or sooner',
+    { validEnd: NOON + 6 * HOUR - 1 },
+    { kind: 'refresh', latest: NOON + 6 * HOUR - 1 - 5 * MINUTE },
+  ],
+  [
+    'testing is as good as enforce',
+    { mode: 'testing', validEnd: NOON + 5 * MINUTE },
+    { kind: 'refresh', latest: NOON },
+  ],
+  ['none: left', { mode: 'none', validEnd: NOON + HOUR }, LEAVE],
+  ['back-off: left', { backoff: true, validEnd: NOON + HOUR }, LEAVE],
+  ['stale and unused, but safe: left', { lastUpdate: 0, lastUse: 0 }, LEAVE],
+  ['just expired, used today: revived', { validEnd: NOON }, REVIVE],
+  ['expired almost seven days ago, used: revived', { validEnd: NOON - 7 * DAY + 1 }, REVIVE],
+  ['expired seven days ago: left', { validEnd: NOON - 7 * DAY }, LEAVE],
+  ['expired, last used seven days ago: revived', { validEnd: NOON, lastUse: NOON - 7 * DAY }, REVIVE],
+  ['expired, last used a millisecond earlier: left', { validEnd: NOON, lastUse: NOON - 7 * DAY - 1 }, LEAVE],
+  ['expired, use never reported: left', { validEnd: NOON, lastUse: undefined }, LEAVE],
+  ['expired, relays report no use at all: revived', { validEnd: NOON, lastUse: 0 }, REVIVE, NEVER_PRUNE],
+  ['no ValidEnd, no Mode: left', { validEnd: undefined, mode: undefined }, LEAVE],
+];
+
+for (const [name, entry, verdict, ages = AGES] of renewals) {
+  test(`renewal: ${name}`, () => {
+    assert.deepEqual(renewalLane(NOON, ages).judge({ ...ENTRY, ...entry }), verdict);
+  });
+}
+
+test('spread: none after its own latest moment, unless that is past', () => {
+  const latest = [NOON - HOUR, NOON, NOON + MINUTE, NOON + HOUR];
+  const candidates = tasks(400).map(({ domain, lastUpdate }, i) => ({
+    domain,
+    lastUpdate,
+    latest: latest[i % 4],
+  }));
+  const spreadOut = spread(candidates, { start: NOON, end: NOON + 15 * MINUTE }, seeded(3));
+  const limit = new Map(candidates.map((candidate) => [candidate.domain, candidate.latest ?? 0]));
+  for (const { domain, due } of spreadOut) {
+    assert.ok(due >= NOON && due <= Math.max(limit.get(domain) ?? 0, NOON) && due <= NOON + 15 * MINUTE);
+  }
+});
 
 test('spread: every domain once, the first at once, none outside the window or far from its even place', () => {
   fc.assert(

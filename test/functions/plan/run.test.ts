@@ -8,6 +8,7 @@ import type { Telemetry } from '../../../functions/runtime/telemetry.ts';
 import type { PolicyStore, ScannedRecord, ScanPage } from '../../../functions/store/policy-store.ts';
 import { NOON, seeded } from '../dispatch/tasks.ts';
 
+const MINUTE = 60_000;
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 
@@ -17,7 +18,12 @@ const TIMES = {
   latenessMs: 60_000,
   staleAfterMs: 12 * HOUR,
   unusedAfterMs: 180 * DAY,
+  renewalMarginMs: 6 * HOUR,
+  renewalSpreadMs: 900_000,
 };
+
+const DAILY = { kind: 'daily', runId: 'run' } as const;
+const RENEWAL = { kind: 'renewal', runId: 'run' } as const;
 
 function entry(
   domain: string,
@@ -64,11 +70,15 @@ function planner(
   const store: PolicyStore = {
     scan: (range) =>
       (async function* () {
-        assert.equal(range.updatedBefore, NOON - planning.times.staleAfterMs);
+        const bounds = [range.updatedBefore, range.expiringBefore];
+        const renewal = range.updatedBefore === Number.NEGATIVE_INFINITY;
+        const { staleAfterMs, renewalMarginMs } = planning.times;
+        const updatedBefore = renewal ? Number.NEGATIVE_INFINITY : NOON - staleAfterMs;
+        assert.deepEqual(bounds, [updatedBefore, NOON + renewalMarginMs]);
         yield* pages;
       })(),
     prune: async (domain, usedBefore) => {
-      assert.equal(usedBefore, NOON - TIMES.unusedAfterMs);
+      assert.ok([NOON - TIMES.unusedAfterMs, NOON - 2 * DAY].includes(usedBefore));
       const result = (await prune?.(domain, usedBefore)) ?? 'written';
       if (result === 'written') pruned.push(domain);
       return result;
@@ -117,7 +127,7 @@ test('a plan refreshes what is stale, prunes what is unused, and leaves the rest
       entry('never-reported.example', { used: 'never reported' }),
     ]),
   ]);
-  assert.partialDeepStrictEqual(await runPlan('run', planning), {
+  assert.partialDeepStrictEqual(await runPlan(DAILY, planning), {
     planned: 2,
     pruned: 2,
     schedules: 1,
@@ -134,7 +144,7 @@ test('a plan refreshes what is stale, prunes what is unused, and leaves the rest
 
 test('an empty table is a plan of nothing, and counted as one', async () => {
   const { planning, counts, sent, waves } = planner([]);
-  assert.partialDeepStrictEqual(await runPlan('run', planning), { stored: 0, planned: 0, pruned: 0 });
+  assert.partialDeepStrictEqual(await runPlan(DAILY, planning), { stored: 0, planned: 0, pruned: 0 });
   assert.deepEqual(Object.fromEntries(counts), { Planned: 0, Pruned: 0 });
   assert.deepEqual([sent, waves], [[], []]);
 });
@@ -142,7 +152,7 @@ test('an empty table is a plan of nothing, and counted as one', async () => {
 for (const count of [1, 2, 64_999, 65_000, 65_001, 130_001]) {
   test(`${count} stale domains are planned once each, within the window`, async () => {
     const { planning, runIds, domains, tasks, sent, waves } = planner(stale(count));
-    const summary = await runPlan('run', planning);
+    const summary = await runPlan(DAILY, planning);
     assert.equal(summary.planned, count);
     assert.equal(summary.schedules, waves.length);
     assert.equal(domains().length, count);
@@ -157,7 +167,7 @@ for (const count of [1, 2, 64_999, 65_000, 65_001, 130_001]) {
 
 test('of 100,000 domains in two blocks no minute has more than 1.1 times its share', async () => {
   const { planning, tasks } = planner(stale(100_000));
-  await runPlan('run', planning);
+  await runPlan(DAILY, planning);
   const minutes = new Array<number>(180).fill(0);
   for (const { due } of tasks()) {
     const minute = Math.min(Math.floor((due - NOON) / 60_000), 179);
@@ -178,7 +188,7 @@ test('a block that the scan completes late has what is left of the window; after
     })(),
     { now: () => now },
   );
-  await runPlan('run', planning);
+  await runPlan(DAILY, planning);
   const late = waves.slice(-5).flatMap((wave) => wave.tasks);
   assert.ok(late.every(({ due }) => due > NOON + 2 * HOUR && due <= NOON + 3 * HOUR));
   assert.ok(sent.slice(-10).every(({ due }) => due === NOON + 4 * HOUR));
@@ -191,7 +201,7 @@ test('schedules are created before messages are sent: they must not be late', as
     enqueue: async () => void order.push('messages'),
     scheduleWaves: async () => order.push('schedules'),
   });
-  await runPlan('run', planning);
+  await runPlan(DAILY, planning);
   assert.deepEqual(order, ['schedules', 'messages']);
 });
 
@@ -206,7 +216,7 @@ test('an entry that was used after all is not pruned but refreshed if it is stal
     ],
     { prune: async (domain) => (domain.startsWith('back') ? 'conflict' : 'written') },
   );
-  assert.partialDeepStrictEqual(await runPlan('run', planning), { stored: 2, planned: 1, pruned: 1 });
+  assert.partialDeepStrictEqual(await runPlan(DAILY, planning), { stored: 2, planned: 1, pruned: 1 });
   assert.deepEqual(domains(), ['back.example']);
   assert.deepEqual(pruned, ['unused.example']);
   assert.deepEqual(errors, []);
@@ -230,7 +240,7 @@ test('a failed prune is logged and counted, and stops neither the others nor the
       },
     },
   );
-  await runPlan('run', planning);
+  await runPlan(DAILY, planning);
   assert.deepEqual(errors, [{ error: fault, domain: 'unlucky.example' }]);
   assert.deepEqual(pruned, ['unused.example']);
   assert.deepEqual(domains().sort(), ['stale.example', 'unlucky.example']);
@@ -246,7 +256,7 @@ test('where nothing can be pruned it is not tried for ever, and refreshes are pl
       throw new Error('denied');
     },
   });
-  const summary = await runPlan('run', planning);
+  const summary = await runPlan(DAILY, planning);
   assert.equal(summary.pruned, 0);
   assert.equal(summary.planned, 5_001);
   assert.ok(tried >= 100 && tried < 120, `${tried} prunes`);
@@ -258,7 +268,7 @@ test('pruning switched off: whatever is stale is refreshed', async () => {
   const { planning, pruned, domains } = planner([page([entry('a.example', { used: 9_000 * DAY })])], {
     times: { ...TIMES, unusedAfterMs: 0 },
   });
-  await runPlan('run', planning);
+  await runPlan(DAILY, planning);
   assert.deepEqual([pruned, domains()], [[], ['a.example']]);
 });
 
@@ -283,7 +293,7 @@ const faults: [name: string, planner: ReturnType<typeof planner>][] = [
 
 for (const [name, { planning, counts, gauges }] of faults) {
   test(`a fault of the ${name} rejects, and nothing looks like a completed run`, async () => {
-    await assert.rejects(runPlan('run', planning), fault);
+    await assert.rejects(runPlan(DAILY, planning), fault);
     assert.equal(counts.size + gauges.size, 0);
   });
 }
@@ -291,10 +301,40 @@ for (const [name, { planning, counts, gauges }] of faults) {
 test('a repeated run is a fresh plan of the same tasks, in another order', async () => {
   const random = seeded(1);
   const runs = [planner(stale(500), { random }), planner(stale(500), { random })];
-  for (const { planning } of runs) await runPlan('run', planning);
+  for (const { planning } of runs) await runPlan(DAILY, planning);
   const [first, second] = runs.map(({ tasks }) =>
     tasks().map(({ domain, lastUpdate }) => `${domain} ${lastUpdate}`),
   );
   assert.notDeepEqual(first, second);
   assert.deepEqual(first?.sort(), second?.sort());
+});
+
+test('a renewal run refreshes what is about to expire in 15 minutes, and prunes and plans nothing else', async () => {
+  const expiring = Array.from({ length: 300 }, (_, i) => ({
+    ...entry(`e${i}.example`, { updated: HOUR }),
+    validEnd: NOON + 5 * HOUR,
+  }));
+  const urgent = { ...entry('urgent.example', { updated: HOUR }), validEnd: NOON + 5 * MINUTE + 7_000 };
+  const { planning, counts, gauges, tasks, waves } = planner([
+    page([...expiring, urgent, entry('stale.example'), entry('unused.example', { used: 181 * DAY })]),
+  ]);
+  assert.partialDeepStrictEqual(await runPlan(RENEWAL, planning), { planned: 301, pruned: 0, stored: 303 });
+  const due = new Map(tasks().map((task) => [task.domain as string, task.due]));
+  assert.equal(due.size, 301);
+  assert.equal(waves.length, 0);
+  assert.ok([...due.values()].every((at) => at >= NOON && at <= NOON + 15 * MINUTE));
+  assert.ok((due.get('urgent.example') ?? 0) <= NOON + 7_000, 'five minutes before it expires at the latest');
+  assert.deepEqual(Object.fromEntries(counts), { Renewals: 301 });
+  assert.equal(gauges.get('Stored'), 303);
+});
+
+test('a daily run forgets a back-off that was not used for two days', async () => {
+  const backoff = (domain: string, used: number) => ({ ...entry(domain, { used }), backoff: true });
+  const { planning, pruned, domains } = planner(
+    [page([backoff('used.example', 2 * DAY), backoff('unused.example', 2 * DAY + 1)])],
+    { prune: async () => 'written' },
+  );
+  await runPlan(DAILY, planning);
+  assert.deepEqual(pruned, ['unused.example']);
+  assert.deepEqual(domains(), ['used.example']);
 });

@@ -198,7 +198,7 @@ for (const [what, lookup, fetch, code] of slow) {
 
 test('a domain that takes its whole minute delays nobody else of its batch', async () => {
   const table = await newTable();
-  const MINUTE_MS = 600;
+  const MINUTE_MS = 1_000;
   const stuck = ['stuck-dns.test', 'stuck-host.test', 'trickle.test'];
   const healthy = ['same.test', 'changed.test'];
   internet.set('stuck-dns.test', 'no-answer');
@@ -394,5 +394,5 @@ test('no order of outcomes, copies and clocks undoes newer work or ends a live p
       for (let waiting = left(); waiting.length > 0; waiting = left()) await waiting[0]?.next();
     },
   );
-  await fc.assert(property, { numRuns: 60 });
+  await fc.assert(property, { numRuns: 40 });
 });

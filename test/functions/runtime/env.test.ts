@@ -49,6 +49,9 @@ test('what is required is enough: everything else has its default', () => {
     staleAfterSeconds: 43_200,
     unusedAfterSeconds: 15_552_000,
     scanSegments: 4,
+    renewalIntervalSeconds: 3_600,
+    renewalMarginSeconds: 21_600,
+    renewalSpreadSeconds: 900,
   });
   assert.deepEqual(dispatchEnvironment(DISPATCH), { queueUrl: PLAN.REFRESH_QUEUE_URL });
   assert.deepEqual(refreshEnvironment(REFRESH), {
@@ -323,3 +326,25 @@ test('private addresses are refused where the SDK is told to ignore the endpoint
     [],
   );
 });
+
+const renewals: [name: string, settings: Record<string, string>, complaint: RegExp | undefined][] = [
+  ['the least margin', { RENEWAL_MARGIN_SECONDS: '8280' }, undefined],
+  [
+    'a second less',
+    { RENEWAL_MARGIN_SECONDS: '8279' },
+    /^2 x RENEWAL_INTERVAL_SECONDS \(3600\) \+ .*\(60\) \+ .*\(900\) \+ processing \(120\) is 8280, more than .*\(8279\)/,
+  ],
+  ['the longest interval', { RENEWAL_INTERVAL_SECONDS: '6120' }, undefined],
+  [
+    'a second more',
+    { RENEWAL_INTERVAL_SECONDS: '6121' },
+    /is 7201, more than the 7200 seconds that the shortest/,
+  ],
+];
+for (const [name, settings, complaint] of renewals) {
+  test(`renewal settings with which a policy could lapse are refused, with the arithmetic: ${name}`, () => {
+    const check = () => planEnvironment({ ...PLAN, ...settings });
+    if (complaint === undefined) assert.doesNotThrow(check);
+    else assert.throws(check, { message: complaint });
+  });
+}
