@@ -68,6 +68,7 @@ export async function handler(event: unknown, context: Context): Promise<PlanSum
       backoff: summary.backoff,
       lapsed: summary.lapsed,
       expiring: summary.expiring,
+      failing_safe: summary.failingSafe,
       failing: summary.failing,
       oldest_update: summary.oldestUpdate && new Date(summary.oldestUpdate).toISOString(),
     });

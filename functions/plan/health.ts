@@ -12,8 +12,10 @@ export interface Health {
   readonly backoff: number;
   /** Policies that expired within the last day: mail that was protected yesterday is not today. */
   readonly lapsed: number;
-  /** Policies that expire within six hours. */
+  /** Policies that expire within six hours, and whose last refresh failed. */
   readonly expiring: number;
+  /** Policies whose last refresh failed, and that are good for longer than that. */
+  readonly failingSafe: number;
   /** Policies that were fetched once, and whose refreshes have been failing for over 48 hours. */
   readonly failing: number;
   /** The oldest `LastUpdate` of those that are stale, epoch milliseconds. */
@@ -21,7 +23,7 @@ export interface Health {
 }
 
 const HOUR = 3_600_000;
-export const EXPIRING_WITHIN_MS = 6 * HOUR;
+const EXPIRING_WITHIN_MS = 6 * HOUR;
 const LAPSED_WITHIN_MS = 24 * HOUR;
 const FAILING_FOR_MS = 48 * HOUR;
 
@@ -32,6 +34,7 @@ export class HealthCheck {
   #backoff = 0;
   #lapsed = 0;
   #expiring = 0;
+  #failingSafe = 0;
   #failing = 0;
   #oldestUpdate: number | undefined;
 
@@ -46,10 +49,10 @@ export class HealthCheck {
     // Senders do nothing about a policy of `none`, so nothing about it is a failure.
     if (backoff || mode === 'none') return;
     if (validEnd <= this.#now && validEnd > this.#now - LAPSED_WITHIN_MS) this.#lapsed++;
-    if (validEnd > this.#now && validEnd < this.#now + EXPIRING_WITHIN_MS) this.#expiring++;
-    if (lastFetch !== undefined && failingSince !== undefined && failingSince < this.#now - FAILING_FOR_MS) {
-      this.#failing++;
-    }
+    if (failingSince === undefined) return;
+    if (validEnd >= this.#now + EXPIRING_WITHIN_MS) this.#failingSafe++;
+    else if (validEnd > this.#now) this.#expiring++;
+    if (lastFetch !== undefined && failingSince < this.#now - FAILING_FOR_MS) this.#failing++;
   }
 
   /** @param stored entries in the table, those not seen included. */
@@ -60,6 +63,7 @@ export class HealthCheck {
       backoff: this.#backoff,
       lapsed: this.#lapsed,
       expiring: this.#expiring,
+      failingSafe: this.#failingSafe,
       failing: this.#failing,
       oldestUpdate: this.#oldestUpdate,
     };

@@ -3,7 +3,7 @@ import { eachConcurrently } from '../runtime/concurrent.ts';
 import type { Telemetry } from '../runtime/telemetry.ts';
 import type { PolicyStore, ScannedRecord } from '../store/policy-store.ts';
 import type { PlanEvent } from './event.ts';
-import { EXPIRING_WITHIN_MS, type Health, HealthCheck } from './health.ts';
+import { type Health, HealthCheck } from './health.ts';
 import { type Ages, type Candidate, dailyLane, divide, renewalLane, spread } from './plan.ts';
 import type { ScheduleWaves } from './schedule.ts';
 
@@ -103,8 +103,8 @@ export async function runPlan({ kind, runId }: PlanEvent, planner: Planner): Pro
     return remaining;
   };
 
-  // The health check sees all that it counts, whatever the lane asks for.
-  const expiringBefore = Math.max(lane.range.expiringBefore, started + EXPIRING_WITHIN_MS);
+  // What has expired is counted, whatever the lane asks for.
+  const expiringBefore = Math.max(lane.range.expiringBefore, started);
   for await (const page of store.scan({ ...lane.range, expiringBefore })) {
     examined += page.examined;
     for (const { key, reason } of page.unreadable) telemetry.unreadable(key, reason);
@@ -128,6 +128,7 @@ export async function runPlan({ kind, runId }: PlanEvent, planner: Planner): Pro
   telemetry.gauge('Stored', report.stored);
   telemetry.gauge('Lapsed', report.lapsed);
   telemetry.gauge('Expiring', report.expiring);
+  telemetry.gauge('FailingSafe', report.failingSafe);
   telemetry.gauge('Failing', report.failing);
   return { ...summary, ...report };
 }

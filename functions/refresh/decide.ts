@@ -23,6 +23,17 @@ export interface Situation {
   readonly fetched: Fetched | undefined;
   /** Epoch milliseconds. */
   readonly now: number;
+  readonly rules: Rules;
+}
+
+export interface Rules {
+  /** Milliseconds before the policy of a record id that could not be fetched is asked for again. */
+  readonly retryAfterMs: number;
+  /**
+   * An unchanged id extends a policy only while its last fetch is younger than this, and than half of `max_age`.
+   * 0: mox's rule, by which it always does.
+   */
+  readonly maxFetchAgeMs: number;
 }
 
 /** Stands in for the policy of a domain whose record exists but whose policy could not be fetched. */
@@ -61,7 +72,8 @@ function decideUnknown({ lookup, fetched, now }: Situation): Decision {
   return { action: 'write', change, outcome: { kind: 'backed-off', failure: fetched.failure } };
 }
 
-function decideKnown({ lookup, fetched, now }: Situation, record: PolicyRecord): Decision {
+function decideKnown(situation: Situation, record: PolicyRecord): Decision {
+  const { lookup, fetched, now } = situation;
   // The lock always grows, also when this clock is behind the writer's before.
   const lastUpdate = Math.max(now, record.lastUpdate + 1);
 
@@ -76,13 +88,9 @@ function decideKnown({ lookup, fetched, now }: Situation, record: PolicyRecord):
   }
 
   // RFC 8461 §3.3: a failed refresh never ends or shortens a policy that is still valid.
-  if (fetched !== undefined) {
-    return keep(record, now, fetched.failure, lookup.status === 'found' ? undefined : lookup.failure);
-  }
+  if (fetched !== undefined) return keep(record, situation, fetched.failure);
 
-  if (lookup.status === 'found') {
-    // A back-off is no policy, so there is nothing that the same id could vouch for.
-    if (record.backoff || lookup.id !== record.recordId) return { action: 'fetch' };
+  if (lookup.status === 'found' && lookup.id === record.recordId && vouches(situation, record)) {
     const validEnd = now + record.policy.maxAgeSeconds * 1_000;
     return {
       action: 'write',
@@ -91,17 +99,49 @@ function decideKnown({ lookup, fetched, now }: Situation, record: PolicyRecord):
     };
   }
 
-  if (record.policy.mode === 'none') {
-    // RFC 8461 §8.3: a domain that takes MTA-STS down publishes `none`, then removes its record.
-    if (lookup.status === 'absent') {
-      return { action: 'write', change: { kind: 'remove' }, outcome: { kind: 'removed' } };
-    }
-    return keep(record, now, lookup.failure, undefined);
+  // RFC 8461 §8.3: a domain that takes MTA-STS down publishes `none`, then removes its record.
+  if (lookup.status === 'absent' && record.policy.mode === 'none') {
+    return { action: 'write', change: { kind: 'remove' }, outcome: { kind: 'removed' } };
   }
 
-  // The record is gone or broken, or DNS is down. It could be just DNS, or an attacker there: the policy must not
-  // expire for that, so the policy host is asked "regardless of the state of the TXT record" (RFC 8461 §10.2).
+  if (failedRecently(situation, record)) {
+    return { action: 'nothing', outcome: { kind: 'skipped', reason: 'too-soon' } };
+  }
+
+  if (lookup.status !== 'found' && record.policy.mode === 'none')
+    return keep(record, situation, lookup.failure);
+
+  // The id is new, or cannot vouch for the policy; or the record is gone or broken, or DNS is down. It could be just
+  // DNS, or an attacker there: the policy must not expire for that, so the policy host is asked "regardless of the
+  // state of the TXT record" (RFC 8461 §10.2).
   return { action: 'fetch' };
+}
+
+/**
+ * Whether an unchanged id is reason enough to extend the policy. RFC 8461 §3.2 counts its age from its fetch, and TXT
+ * records are not authenticated: whoever controls DNS could keep an old policy alive for ever. So the fetch, which is,
+ * has to be recent. That also heals a policy that was changed without a new id, and the common mistake of publishing
+ * the new id before the new policy (§8.1).
+ */
+function vouches({ now, rules }: Situation, { backoff, lastFetch, validEnd, policy }: PolicyRecord): boolean {
+  // A back-off is no policy: there is nothing to vouch for.
+  if (backoff) return false;
+  if (rules.maxFetchAgeMs === 0) return true;
+  const maxFetchAgeMs = Math.min(rules.maxFetchAgeMs, (policy.maxAgeSeconds * 1_000) / 2);
+  // A fetch far in the future is some clock's mistake, and proves nothing.
+  return validEnd > now && lastFetch !== undefined && Math.abs(now - lastFetch) < maxFetchAgeMs;
+}
+
+/** RFC 8461 §3.3: five minutes or longer before the policy of an id that could not be fetched is asked for again. */
+function failedRecently({ lookup, now, rules }: Situation, record: PolicyRecord): boolean {
+  const failure =
+    record.failing ??
+    (record.backoff ? { lastAttempt: record.lastUpdate, recordId: record.recordId } : undefined);
+  if (failure === undefined) return false;
+  // A new id is a new policy, to be fetched at once.
+  if (lookup.status === 'found' && lookup.id !== failure.recordId) return false;
+  // A time far in the future is some clock's mistake. To wait for it would be to let the policy lapse.
+  return Math.abs(now - failure.lastAttempt) < rules.retryAfterMs;
 }
 
 function fetchedPolicy({ policy, text }: Fetched & { ok: true }, now: number) {
@@ -114,21 +154,18 @@ function fetchedPolicy({ policy, text }: Fetched & { ok: true }, now: number) {
   };
 }
 
-function keep(
-  record: PolicyRecord,
-  now: number,
-  failure: Failure,
-  lookupFailure: Failure | undefined,
-): Decision {
+/** @param failure why there is no newer policy: what the fetch came to, or the lookup if nothing was fetched. */
+function keep(record: PolicyRecord, { lookup, fetched, now }: Situation, failure: Failure): Decision {
   const since = record.failing?.since ?? now;
+  const recordId = lookup.status === 'found' ? lookup.id : undefined;
   return {
     action: 'write',
-    change: { kind: 'fail', lastAttempt: now, code: failure.code, since },
+    change: { kind: 'fail', lastAttempt: now, code: failure.code, since, recordId },
     outcome: {
       kind: 'kept',
       mode: record.policy.mode,
       failure,
-      lookupFailure,
+      lookupFailure: fetched !== undefined && lookup.status !== 'found' ? lookup.failure : undefined,
       validEnd: record.validEnd,
       since,
     },

@@ -2,7 +2,7 @@ import type { SQSRecord } from 'aws-lambda';
 import type { Domain } from '../mtasts/domain.ts';
 import type { Telemetry } from '../runtime/telemetry.ts';
 import { runBatch } from './batch.ts';
-import { failedRecently, type Refresher, refreshDomain } from './refresh.ts';
+import { type Refresher, refreshDomain } from './refresh.ts';
 import { decodeTask, type RefreshTask } from './task.ts';
 
 interface RefreshJob extends RefreshTask {
@@ -14,13 +14,12 @@ export function refreshMessages(
   messages: readonly SQSRecord[],
   { refresher, telemetry, signal }: { refresher: Refresher; telemetry: Telemetry; signal: AbortSignal },
 ): Promise<string[]> {
-  const { store, limits, now } = refresher;
+  const { store } = refresher;
   const jobs = groupByDomain(messages, telemetry);
   return runBatch(jobs, { store, telemetry, signal }, async ({ domain, lastUpdate }, record) => {
     if (record === undefined) return { kind: 'skipped', reason: 'gone' };
     // Somebody refreshed it since this was planned: delivered twice, or planned twice.
     if (record.lastUpdate > lastUpdate) return { kind: 'skipped', reason: 'newer' };
-    if (failedRecently(record, limits, now())) return { kind: 'skipped', reason: 'too-soon' };
     return refreshDomain(domain, record, refresher, signal);
   });
 }

@@ -13,6 +13,8 @@ export interface Refresher {
   readonly lookup: (domain: Domain, signal: AbortSignal) => Promise<Lookup>;
   readonly fetch: (domain: Domain, signal: AbortSignal) => Promise<Fetched>;
   readonly limits: Limits;
+  /** See `Rules` in decide.ts. */
+  readonly maxFetchAgeMs: number;
   /** Epoch milliseconds. */
   readonly now: () => number;
 }
@@ -20,7 +22,7 @@ export interface Refresher {
 /** A refresher that asks the real DNS and real policy hosts. */
 export function createRefresher(
   store: PolicyStore,
-  { dnsServers, policyHostPort, allowPrivateAddresses }: RefreshEnvironment,
+  { dnsServers, policyHostPort, allowPrivateAddresses, maxFetchAgeSeconds }: RefreshEnvironment,
   limits: Limits,
 ): Refresher {
   const resolver = createResolver(limits, dnsServers);
@@ -30,6 +32,7 @@ export function createRefresher(
     fetch: (domain, signal) =>
       fetchPolicy(domain, { resolver, limits, signal, port: policyHostPort, allowPrivateAddresses }),
     limits,
+    maxFetchAgeMs: maxFetchAgeSeconds * 1_000,
     now: Date.now,
   };
 }
@@ -44,19 +47,20 @@ export function createRefresher(
 export async function refreshDomain(
   domain: Domain,
   record: PolicyRecord | undefined,
-  { store, lookup, fetch, limits, now }: Refresher,
+  { store, lookup, fetch, limits, maxFetchAgeMs, now }: Refresher,
   signal: AbortSignal,
 ): Promise<Outcome> {
+  const rules = { retryAfterMs: limits.retryAfterMs, maxFetchAgeMs };
   const patience = AbortSignal.any([AbortSignal.timeout(limits.domainMs), signal]);
 
   const found = await lookup(domain, patience);
   // What the batch's own end cut short says nothing about the domain.
   signal.throwIfAborted();
-  let decision = decide({ record, lookup: found, fetched: undefined, now: now() });
+  let decision = decide({ record, lookup: found, fetched: undefined, now: now(), rules });
   if (decision.action === 'fetch') {
     const fetched = await fetch(domain, patience);
     signal.throwIfAborted();
-    decision = decide({ record, lookup: found, fetched, now: now() });
+    decision = decide({ record, lookup: found, fetched, now: now(), rules });
   }
 
   switch (decision.action) {
@@ -69,11 +73,4 @@ export async function refreshDomain(
     case 'fetch':
       throw new Error(`undecided about ${domain} after its fetch`);
   }
-}
-
-/** RFC 8461 §3.3: a policy host that failed is left alone for five minutes or longer. */
-export function failedRecently(record: PolicyRecord, limits: Limits, now: number): boolean {
-  if (record.failing === undefined) return false;
-  // A time far in the future is some clock's mistake. To wait for it would be to let the policy lapse.
-  return Math.abs(now - record.failing.lastAttempt) < limits.retryAfterMs;
 }

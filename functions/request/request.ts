@@ -4,7 +4,7 @@
 import type { SQSRecord } from 'aws-lambda';
 import { type Domain, parseDomain } from '../mtasts/domain.ts';
 import { type Job, runBatch } from '../refresh/batch.ts';
-import { failedRecently, type Refresher, refreshDomain } from '../refresh/refresh.ts';
+import { type Refresher, refreshDomain } from '../refresh/refresh.ts';
 import { checkDomain, type Decoded, decodeJsonObject } from '../refresh/task.ts';
 import type { Telemetry } from '../runtime/telemetry.ts';
 
@@ -97,10 +97,10 @@ function jobs(asked: ReadonlyMap<Domain, string[]>): Job[] {
 function look(looks: readonly Job[], { refresher, telemetry, signal }: Context): Promise<string[]> {
   const { store, limits, now } = refresher;
   return runBatch(looks, { store, telemetry, signal }, async ({ domain }, record) => {
-    const tooSoon =
-      record !== undefined &&
-      (now() - record.lastUpdate < limits.retryAfterMs || failedRecently(record, limits, now()));
-    if (tooSoon) return { kind: 'skipped', reason: 'too-soon' };
+    // A back-off may have a new id by now, which is to be fetched at once.
+    if (record !== undefined && !record.backoff && now() - record.lastUpdate < limits.retryAfterMs) {
+      return { kind: 'skipped', reason: 'too-soon' };
+    }
     return refreshDomain(domain, record, refresher, signal);
   });
 }

@@ -34,6 +34,8 @@ export interface RefreshEnvironment {
   readonly dnsServers: readonly string[] | undefined;
   readonly policyHostPort: number;
   readonly allowPrivateAddresses: boolean;
+  /** 0: mox's rule. */
+  readonly maxFetchAgeSeconds: number;
 }
 
 type Variables = Readonly<Record<string, string | undefined>>;
@@ -137,6 +139,7 @@ export function refreshEnvironment(variables: Variables): RefreshEnvironment {
       dnsServers: reader.servers('DNS_SERVERS'),
       policyHostPort: reader.integer('POLICY_HOST_PORT', { fallback: 443, min: 1, max: 65_535 }),
       allowPrivateAddresses,
+      maxFetchAgeSeconds: reader.integer('MAX_FETCH_AGE_SECONDS', { fallback: 604_800, min: 0, max: YEAR }),
     };
   });
 }

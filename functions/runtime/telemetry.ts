@@ -30,7 +30,7 @@ const COUNTERS = ['Planned', 'Pruned', 'Renewals', 'Refused'] as const;
 type Counter = (typeof COUNTERS)[number];
 
 /** The fleet's health (see functions/plan/health.ts), as of a completed run. */
-const GAUGES = ['Stored', 'Lapsed', 'Expiring', 'Failing'] as const;
+const GAUGES = ['Stored', 'Lapsed', 'Expiring', 'FailingSafe', 'Failing'] as const;
 
 type Gauge = (typeof GAUGES)[number];
 

@@ -53,6 +53,7 @@ const READ_ATTRIBUTES = [
   'LastAttempt',
   'LastFailure',
   'FailingSince',
+  'FailedRecordID',
 ];
 
 const SCAN_ATTRIBUTES = [
@@ -259,7 +260,12 @@ function ifLastUpdate(expected: number): Condition {
 /** What an update sets; undefined removes the attribute. */
 type Attributes = Readonly<Record<string, AttributeValue | undefined>>;
 
-const NOT_FAILING: Attributes = { LastAttempt: undefined, LastFailure: undefined, FailingSince: undefined };
+const NOT_FAILING: Attributes = {
+  LastAttempt: undefined,
+  LastFailure: undefined,
+  FailingSince: undefined,
+  FailedRecordID: undefined,
+};
 
 function encodeChange(change: Exclude<Change, { kind: 'remove' }>): Attributes {
   switch (change.kind) {
@@ -270,6 +276,7 @@ function encodeChange(change: Exclude<Change, { kind: 'remove' }>): Attributes {
         LastAttempt: number(change.lastAttempt),
         LastFailure: { S: change.code },
         FailingSince: number(change.since),
+        FailedRecordID: change.recordId === undefined ? undefined : { S: change.recordId },
       };
     case 'insert':
     case 'replace': {
@@ -360,6 +367,7 @@ function decodeRecord(item: Item): PolicyRecord {
             lastAttempt,
             code: item.LastFailure?.S ?? 'unknown',
             since: optionalNumber(item, 'FailingSince') ?? lastAttempt,
+            recordId: item.FailedRecordID?.S,
           },
   };
 }

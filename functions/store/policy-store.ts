@@ -20,10 +20,17 @@ export interface PolicyRecord {
   readonly lastFetch: number | undefined;
   readonly lastUse: number | undefined;
   readonly inserted: number | undefined;
-  /** When the last refresh failed, why, and since when refreshes have been failing; undefined while they succeed. */
-  readonly failing:
-    | { readonly lastAttempt: number; readonly code: string; readonly since: number }
-    | undefined;
+  /** The last refresh, if it failed; undefined while they succeed. */
+  readonly failing: LastFailure | undefined;
+}
+
+export interface LastFailure {
+  readonly lastAttempt: number;
+  readonly code: string;
+  /** Since when refreshes have been failing. */
+  readonly since: number;
+  /** `id` of the TXT record with which the attempt failed; undefined if there was none. */
+  readonly recordId: string | undefined;
 }
 
 /** What a refresh may do to an entry. Each is one conditional write. */
@@ -44,6 +51,7 @@ export type Change =
       readonly lastAttempt: number;
       readonly code: FailureCode;
       readonly since: number;
+      readonly recordId: string | undefined;
     }
   | { readonly kind: 'remove' };
 

@@ -15,7 +15,15 @@ export interface Seed {
   readonly inserted: number;
   readonly lastUpdate: number;
   readonly lastUse?: number;
-  readonly failing?: { readonly code: FailureCode; readonly since: number; readonly lastAttempt: number };
+  /** Default: with the last update. */
+  readonly lastFetch?: number;
+  readonly failing?: {
+    readonly code: FailureCode;
+    readonly since: number;
+    readonly lastAttempt: number;
+    /** Of the record with which the attempt failed; undefined if there was none. */
+    readonly recordId?: string;
+  };
 }
 
 export async function seed(store: PolicyStore, entry: Seed): Promise<void> {
@@ -35,7 +43,7 @@ export async function seed(store: PolicyStore, entry: Seed): Promise<void> {
       validEnd: inserted + policy.maxAgeSeconds * 1_000,
       recordId: entry.recordId,
       lastUpdate: inserted,
-      lastFetch: backoff ? undefined : inserted,
+      lastFetch: backoff ? undefined : (entry.lastFetch ?? lastUpdate),
     },
     undefined,
   );
@@ -44,5 +52,7 @@ export async function seed(store: PolicyStore, entry: Seed): Promise<void> {
     await write(domain, { kind: 'extend', validEnd, lastUpdate }, inserted);
   }
   if (lastUse !== undefined) await store.touch(domain, lastUse, lastUse);
-  if (failing !== undefined) await write(domain, { kind: 'fail', ...failing }, lastUpdate);
+  if (failing !== undefined) {
+    await write(domain, { kind: 'fail', recordId: undefined, ...failing }, lastUpdate);
+  }
 }

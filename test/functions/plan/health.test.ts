@@ -18,24 +18,27 @@ const FINE: ScannedRecord = {
   failingSince: undefined,
 };
 
-const HEALTHY = { valid: 10, backoff: 0, lapsed: 0, expiring: 0, failing: 0 };
+const HEALTHY = { valid: 10, backoff: 0, lapsed: 0, expiring: 0, failingSafe: 0, failing: 0 };
+const FAILING = { failingSince: NOW - HOUR };
 
 const rows: [what: string, record: Partial<ScannedRecord>, differs: Partial<Health>][] = [
   ['nothing wrong', {}, {}],
-  ['expires in six hours', { validEnd: NOW + 6 * HOUR }, {}],
-  ['expires a millisecond earlier', { validEnd: NOW + 6 * HOUR - 1 }, { expiring: 1 }],
+  ['expires soon, but nothing fails', { validEnd: NOW + 1 }, {}],
+  ['failing, expires in six hours', { ...FAILING, validEnd: NOW + 6 * HOUR }, { failingSafe: 1 }],
+  ['failing, expires a millisecond earlier', { ...FAILING, validEnd: NOW + 6 * HOUR - 1 }, { expiring: 1 }],
+  ['failing, expires now', { ...FAILING, validEnd: NOW }, { valid: 9, lapsed: 1 }],
   ['expires now', { validEnd: NOW }, { valid: 9, lapsed: 1 }],
   ['expired a day ago', { validEnd: NOW - 24 * HOUR + 1 }, { valid: 9, lapsed: 1 }],
   ['expired longer ago', { validEnd: NOW - 24 * HOUR }, { valid: 9 }],
   ['no ValidEnd', { validEnd: undefined }, { valid: 9 }],
-  ['failing for 48 hours', { failingSince: NOW - 48 * HOUR }, {}],
-  ['failing for longer', { failingSince: NOW - 48 * HOUR - 1 }, { failing: 1 }],
+  ['failing for 48 hours', { failingSince: NOW - 48 * HOUR }, { failingSafe: 1 }],
+  ['failing for longer', { failingSince: NOW - 48 * HOUR - 1 }, { failingSafe: 1, failing: 1 }],
   [
-    'failing and lapsed',
+    'failing for longer, and lapsed',
     { failingSince: NOW - 72 * HOUR, validEnd: NOW - HOUR },
     { valid: 9, failing: 1, lapsed: 1 },
   ],
-  ['failing, never fetched', { failingSince: NOW - 72 * HOUR, lastFetch: undefined }, {}],
+  ['failing, never fetched', { failingSince: NOW - 72 * HOUR, lastFetch: undefined }, { failingSafe: 1 }],
   ['none, failing', { mode: 'none', failingSince: NOW - 72 * HOUR }, {}],
   ['none, expired', { mode: 'none', validEnd: NOW - HOUR }, { valid: 9 }],
   ['back-off', { backoff: true, mode: 'none' }, { valid: 9, backoff: 1 }],

@@ -73,8 +73,10 @@ function planner(
         const bounds = [range.updatedBefore, range.expiringBefore];
         const renewal = range.updatedBefore === Number.NEGATIVE_INFINITY;
         const { staleAfterMs, renewalMarginMs } = planning.times;
-        const updatedBefore = renewal ? Number.NEGATIVE_INFINITY : NOON - staleAfterMs;
-        assert.deepEqual(bounds, [updatedBefore, NOON + renewalMarginMs]);
+        const expected = renewal
+          ? [Number.NEGATIVE_INFINITY, NOON + renewalMarginMs]
+          : [NOON - staleAfterMs, NOON];
+        assert.deepEqual(bounds, expected);
         yield* pages;
       })(),
     prune: async (domain, usedBefore) => {
@@ -134,7 +136,13 @@ test('a plan refreshes what is stale, prunes what is unused, and leaves the rest
     stored: 1_201,
     valid: 1_201,
   });
-  assert.deepEqual(Object.fromEntries(gauges), { Stored: 1_201, Lapsed: 0, Expiring: 0, Failing: 0 });
+  assert.deepEqual(Object.fromEntries(gauges), {
+    Stored: 1_201,
+    Lapsed: 0,
+    Expiring: 0,
+    FailingSafe: 0,
+    Failing: 0,
+  });
   assert.deepEqual(domains().sort(), ['never-reported.example', 'stale.example']);
   assert.ok(tasks().every((task) => task.lastUpdate === NOON - DAY));
   assert.deepEqual(pruned, ['unused.example', 'unused-and-fresh.example']);

@@ -59,36 +59,48 @@ test('what is required is enough: everything else has its default', () => {
     dnsServers: undefined,
     policyHostPort: 443,
     allowPrivateAddresses: false,
+    maxFetchAgeSeconds: 604_800,
   });
 });
 
 test('every variable is read', () => {
-  const { spreadSeconds, waveSeconds, latenessSeconds, staleAfterSeconds, unusedAfterSeconds, scanSegments } =
-    planEnvironment({
-      ...PLAN,
-      SPREAD_SECONDS: '12',
-      WAVE_SECONDS: '3',
-      SCHEDULE_LATENESS_SECONDS: '1',
-      STALE_AFTER_SECONDS: '0',
-      UNUSED_AFTER_SECONDS: '0',
-      SCAN_SEGMENTS: '16',
-    });
-  assert.deepEqual(
-    [spreadSeconds, waveSeconds, latenessSeconds, staleAfterSeconds, unusedAfterSeconds, scanSegments],
-    [12, 3, 1, 0, 0, 16],
-  );
+  const plan = planEnvironment({
+    ...PLAN,
+    SPREAD_SECONDS: '12',
+    WAVE_SECONDS: '3',
+    SCHEDULE_LATENESS_SECONDS: '1',
+    STALE_AFTER_SECONDS: '0',
+    UNUSED_AFTER_SECONDS: '0',
+    SCAN_SEGMENTS: '16',
+    RENEWAL_INTERVAL_SECONDS: '2',
+    RENEWAL_MARGIN_SECONDS: '200',
+    RENEWAL_SPREAD_SECONDS: '5',
+  });
+  assert.partialDeepStrictEqual(plan, {
+    spreadSeconds: 12,
+    waveSeconds: 3,
+    latenessSeconds: 1,
+    staleAfterSeconds: 0,
+    unusedAfterSeconds: 0,
+    scanSegments: 16,
+    renewalIntervalSeconds: 2,
+    renewalMarginSeconds: 200,
+    renewalSpreadSeconds: 5,
+  });
   assert.deepEqual(
     refreshEnvironment({
       ...LOCAL,
       DNS_SERVERS: ' 127.0.0.1:5353, ::1 ,[::1]:53',
       POLICY_HOST_PORT: '8443',
       ALLOW_PRIVATE_ADDRESSES: '1',
+      MAX_FETCH_AGE_SECONDS: '0',
     }),
     {
       table: 'policies',
       dnsServers: ['127.0.0.1:5353', '::1', '[::1]:53'],
       policyHostPort: 8443,
       allowPrivateAddresses: true,
+      maxFetchAgeSeconds: 0,
     },
   );
 });

@@ -121,6 +121,7 @@ test('what was counted is one blob of metrics with the service as its one dimens
     ['gauge', 'Stored', 90],
     ['gauge', 'Lapsed', 3],
     ['gauge', 'Expiring', 2],
+    ['gauge', 'FailingSafe', 1],
     ['gauge', 'Failing', 0],
     ['refused', 'message-1', 'not JSON'],
     ['unreadable', 'BROKEN', 'the key should be broken'],
@@ -142,6 +143,7 @@ test('what was counted is one blob of metrics with the service as its one dimens
     Stored: 90,
     Lapsed: 3,
     Expiring: 2,
+    FailingSafe: 1,
     Failing: 0,
     Refused: 2,
   };
