@@ -9,7 +9,7 @@ export type Domain = string & { readonly [brand]: 'policy domain' };
 export type ParsedDomain = { ok: true; domain: Domain } | { ok: false; reason: string };
 
 /** RFC 8461 §3.2: the policy host is made "by prepending "mta-sts" to the Policy Domain". */
-export const POLICY_HOST_PREFIX = 'mta-sts.';
+const POLICY_HOST_PREFIX = 'mta-sts.';
 
 /** RFC 8461 §3.1: where the TXT record is. */
 const RECORD_NAME_PREFIX = '_mta-sts.';

@@ -48,7 +48,7 @@ export function createResolver({ dnsMs }: Pick<Limits, 'dnsMs'>, servers?: reado
     try {
       signal.throwIfAborted();
       const values = await question(channel).catch((error) => {
-        if (cancelled || !canRetry(channel, codeOf(error))) throw error;
+        if (!prepareRetry(channel, codeOf(error))) throw error;
         return question(channel);
       });
       // To Node, an alias of a name without such a record is an empty list and no error.
@@ -103,11 +103,11 @@ function codeOf(error: unknown): string {
 }
 
 /**
- * Whether to ask again, once, and the next server if there is one. c-ares moves on from servers that are silent,
- * unreachable or garbled, but Node has it hand an answer with an error through at once. SERVFAIL is often passing
- * trouble, and so the only one to be worth a second question to the same server.
+ * Whether to ask again, once; if there is a next server, it is put first. c-ares moves on from servers that are
+ * silent, unreachable or garbled, but Node has it hand an answer with an error through at once. SERVFAIL is often
+ * passing trouble, and so the only one to be worth a second question to the same server.
  */
-function canRetry(channel: dns.Resolver, code: string): boolean {
+function prepareRetry(channel: dns.Resolver, code: string): boolean {
   const [first, ...others] = channel.getServers();
   if (first === undefined || others.length === 0) return code === dns.SERVFAIL;
   if (!NEXT_SERVER.has(code)) return false;

@@ -48,13 +48,13 @@ const NEVER = Number.NEGATIVE_INFINITY;
  * A back-off is forgotten after two days without use: a wildcard TXT record, and mail to random names below it, must
  * not fill the table.
  */
-export const BACKOFF_UNUSED_AFTER_MS = 2 * DAY;
+const BACKOFF_UNUSED_AFTER_MS = 2 * DAY;
 
 /** A policy that has expired is still tried every hour for so long after it was last used, and after it expired. */
-export const REVIVE_WITHIN_MS = 7 * DAY;
+const REVIVE_WITHIN_MS = 7 * DAY;
 
 /** A renewal starts this long before the policy expires, so that it is done in time. */
-export const RENEWAL_RESERVE_MS = 300_000;
+const RENEWAL_RESERVE_MS = 300_000;
 
 /** Prunes what nobody uses; refreshes what is stale, whatever its lifetime. */
 export function dailyLane(now: number, { staleAfterMs, unusedAfterMs }: Ages): Lane {
@@ -138,7 +138,8 @@ export function divide(
   const immediate: WaveTask[] = [];
   const waves = new Map<number, WaveTask[]>();
   for (const task of tasks) {
-    if (task.due < firstWave) {
+    // The last of a window that is as long as SQS delays needs no schedule.
+    if (task.due <= now + waveMs + latenessMs) {
       immediate.push(task);
       continue;
     }

@@ -94,7 +94,7 @@ export function planEnvironment(variables: Variables): PlanEnvironment {
 const PROMISED_MAX_AGE_SECONDS = 7_200;
 
 /** From the moment a task is due to the written item: SQS and its batching window, a slow domain's minute, the rest. */
-const PROCESSING_SECONDS = 120;
+export const PROCESSING_SECONDS = 120;
 
 /** Refuses settings with which a policy could expire between two renewal runs. See the README, "The promise". */
 function checkPromise(environment: PlanEnvironment, reader: Reader): void {

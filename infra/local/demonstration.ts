@@ -10,7 +10,7 @@ import { createDynamoStore } from '../../functions/store/dynamo.ts';
 import type { PolicyRecord } from '../../functions/store/policy-store.ts';
 import { type Internet, startInternet } from './internet/internet.ts';
 import { createObserver, type LogEntry } from './observer.ts';
-import { type Expectation, populate, type Resident } from './population.ts';
+import { becameOf, type Expectation, populate, type Resident } from './population.ts';
 import { columns, createProgress, paint, table } from './screen.ts';
 import { seed } from './seed.ts';
 import { type Stack, startStack } from './stack.ts';
@@ -149,25 +149,6 @@ async function watch(
 async function readAll(store: ReturnType<typeof createDynamoStore>, residents: readonly Resident[]) {
   const { records } = await store.read(residents.map(({ domain }) => domain as Domain));
   return records as ReadonlyMap<string, PolicyRecord>;
-}
-
-/** What became of a domain, as the table shows it. */
-function becameOf(
-  { domain, seed: before, expected }: Resident,
-  records: ReadonlyMap<string, PolicyRecord>,
-  start: number,
-): Expectation | undefined {
-  const record = records.get(domain);
-  if (record === undefined) {
-    // All that the table can say is that it is gone, which is what each of these promises.
-    return expected === 'pruned' || expected === 'removed' || expected === 'not-implemented'
-      ? expected
-      : undefined;
-  }
-  if (before === undefined) return record.backoff ? 'backed-off' : 'discovered';
-  if (record.lastUpdate >= start) return (record.lastFetch ?? 0) >= start ? 'replaced' : 'extended';
-  if (record.lastUpdate !== before.lastUpdate) return undefined;
-  return (record.failing?.lastAttempt ?? 0) >= start ? 'kept' : 'fresh';
 }
 
 const MEANINGS: readonly (readonly [Expectation, string])[] = [

@@ -2,6 +2,7 @@
 // correct run makes of each.
 
 import type { Outcome } from '../../functions/refresh/outcome.ts';
+import type { PolicyRecord } from '../../functions/store/policy-store.ts';
 import type { PolicyOptions } from './internet/behaviours.ts';
 import { type BehaviourName, behaviours, type Site } from './internet/internet.ts';
 import type { Seed } from './seed.ts';
@@ -104,4 +105,23 @@ function resident(group: Group, i: number, now: number): Resident {
       : {}),
   };
   return { domain, site, seed, expected };
+}
+
+/** What became of a domain, as the table shows it. */
+export function becameOf(
+  { domain, seed: before, expected }: Resident,
+  records: ReadonlyMap<string, PolicyRecord>,
+  start: number,
+): Expectation | undefined {
+  const record = records.get(domain);
+  if (record === undefined) {
+    // All that the table can say is that it is gone, which is what each of these promises.
+    return expected === 'pruned' || expected === 'removed' || expected === 'not-implemented'
+      ? expected
+      : undefined;
+  }
+  if (before === undefined) return record.backoff ? 'backed-off' : 'discovered';
+  if (record.lastUpdate >= start) return (record.lastFetch ?? 0) >= start ? 'replaced' : 'extended';
+  if (record.lastUpdate !== before.lastUpdate) return undefined;
+  return (record.failing?.lastAttempt ?? 0) >= start ? 'kept' : 'fresh';
 }

@@ -50,7 +50,7 @@ export async function createAuthority(now = Date.now()): Promise<Authority> {
         wildcard: [dnsName(`*.${domain}`)],
         // one label too far up: it stands for the domain, and not for two labels
         'deep-wildcard': [dnsName(`*.${domain.slice(domain.indexOf('.') + 1)}`)],
-        'partial-wildcard': [dnsName(`mta-*.${domain}`)],
+        'partial-wildcard': [dnsName(`mta-st*.${domain}`)],
         'wrong-name': [dnsName(domain), dnsName(`www.${domain}`)],
         // what a log must not repeat: line ends, terminal escapes, and far too much of them
         'hostile-names': Array.from({ length: 50 }, () => dnsName(`\r\n\x1b[31m\u202e.${domain}`)),

@@ -4,7 +4,7 @@ import { createServer as createHttpsServer } from 'node:https';
 import { type AddressInfo, connect as connectTcp, createServer, type Server } from 'node:net';
 import { after, before, mock, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import tls from 'node:tls';
+import tls, { type TLSSocket } from 'node:tls';
 import { gzipSync } from 'node:zlib';
 import { type Fetched, fetchPolicy } from '../../../functions/mtasts/fetch.ts';
 import type { Limits } from '../../../functions/mtasts/limits.ts';
@@ -58,11 +58,10 @@ async function visit(does: Site | BehaviourName, options: Visit = {}): Promise<F
     return fetchPolicy(domain, { resolver, limits: patience, signal, port, allowPrivateAddresses });
   });
   assert.ok(internet.traffic.fetches() <= 1, 'one connection, whatever happens to it');
-  const requests = internet.traffic.events().filter(({ kind }) => kind === 'request');
-  assert.ok(
-    requests.every(({ detail }) => detail === '/.well-known/mta-sts.txt'),
-    'nothing but the policy is asked for',
-  );
+  for (const { kind, name, detail } of internet.traffic.events()) {
+    assert.equal(name, host, 'nobody else is asked or connected to');
+    if (kind === 'request') assert.equal(detail, '/.well-known/mta-sts.txt');
+  }
   if (!fetched.ok) assertSafe(fetched.failure);
   return fetched;
 }
@@ -489,7 +488,7 @@ test('out of time between DNS and the connection: nobody is connected to', async
  */
 async function noting<T>(work: () => Promise<T>): Promise<{ result: T; tried: unknown[] }> {
   const tried: unknown[] = [];
-  const connect = tls.connect as (options: tls.ConnectionOptions) => tls.TLSSocket;
+  const connect = tls.connect as (options: tls.ConnectionOptions) => TLSSocket;
   const noted = mock.method(tls, 'connect', (options: tls.ConnectionOptions) => {
     options.lookup?.(host, { all: true }, (_, addresses) => tried.push(addresses));
     return connect({
@@ -649,7 +648,7 @@ test('the request is bare: no cookie, no credentials, nothing that says who asks
   const seen: unknown[] = [];
   const cert = await authority.issue('good', host);
   const server = createHttpsServer({ key: authority.key, cert }, (request, response) => {
-    const { servername, alpnProtocol } = request.socket as tls.TLSSocket;
+    const { servername, alpnProtocol } = request.socket as TLSSocket;
     const { method, url, httpVersion, rawHeaders } = request;
     seen.push({ servername, alpnProtocol, method, url, httpVersion, rawHeaders });
     // A connection that stays open, as most servers have it: the client must end it.
@@ -682,6 +681,37 @@ test('the request is bare: no cookie, no credentials, nothing that says who asks
     tls.setDefaultCACertificates([internet.ca]);
     server.close();
   }
+});
+
+test('a connection that ends as the handshake does is not made again', async () => {
+  const authority = await createAuthority();
+  tls.setDefaultCACertificates([internet.ca, authority.ca]);
+  const cert = await authority.issue('good', host);
+  const ends = ['end', 'destroy'] as const;
+  let connections: TLSSocket[] = [];
+  for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+    const server = tls.createServer({ key: authority.key, cert, maxVersion }, (socket) => {
+      connections.push(socket);
+      socket
+        .on('error', () => {})
+        .resume()
+        [end]();
+    });
+    let end: (typeof ends)[number] = 'end';
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const { port } = server.address() as AddressInfo;
+    try {
+      for (end of ends) {
+        connections = [];
+        assert.match(await outcome('healthy', { port }), /^(http-aborted|tls-failed)$/);
+        assert.equal(connections.length, 1);
+      }
+    } finally {
+      server.close();
+      for (const socket of connections) socket.destroy();
+    }
+  }
+  tls.setDefaultCACertificates([internet.ca]);
 });
 
 test('an error that is nobody else’s fault is thrown', async () => {
