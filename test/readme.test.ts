@@ -24,10 +24,33 @@ test('every variable that the functions read is listed', async () => {
   const source = await readFile(join(ROOT, 'functions/runtime/env.ts'), 'utf8');
   const variables = [...source.matchAll(/reader\.\w+\(\s*'([A-Z_]+)'/g)].map(([, name]) => name ?? '');
   assert.ok(variables.length >= 10);
-  for (const name of variables) assert.ok(rows.some((row) => row.includes(`\`${name}\``)), name);
+  for (const name of variables)
+    assert.ok(
+      rows.some((row) => row.includes(`\`${name}\``)),
+      name,
+    );
 });
 
 test('every npm script that is named exists', async () => {
   const { scripts } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { scripts: object };
   for (const [, name] of readme.matchAll(/npm run ([a-z:-]+)/g)) assert.ok(`${name}` in scripts, name);
+});
+
+test('every alarm has its paragraph in the runbook', async () => {
+  const alarms = await readFile(join(ROOT, 'infra/alarms.yml'), 'utf8');
+  const named = [...alarms.replace(/\s+/g, ' ').matchAll(/Runbook, ([a-z-]+)\)/g)].map(([, name]) => name);
+  assert.equal(named.length, alarms.match(/Type: AWS::CloudWatch::Alarm/g)?.length);
+  for (const name of named) assert.ok(readme.includes(`\n**${name}**`), name);
+});
+
+test('every parameter of a stage is listed', async () => {
+  const service = await readFile(join(ROOT, 'serverless.yml'), 'utf8');
+  const [, defaults = ''] = /^params:\n {2}default:\n((?: {4}.*\n|\s*\n)+)/m.exec(service) ?? [];
+  const names = [...defaults.matchAll(/^ {4}(\w+):/gm)].map(([, name]) => name);
+  assert.ok(names.length >= 15);
+  for (const name of names)
+    assert.ok(
+      rows.some((row) => row.includes(`\`${name}\``)),
+      name,
+    );
 });

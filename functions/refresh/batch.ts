@@ -73,13 +73,14 @@ export async function runBatch<J extends Job>(
       const reason = unreadable.get(job.domain);
       if (reason !== undefined) {
         telemetry.unreadable(job.domain, reason);
-        return telemetry.outcome(job.domain, { kind: 'skipped', reason: 'unreadable' });
+        return telemetry.outcome(job.domain, { kind: 'skipped', reason: 'unreadable' }, 0);
       }
       try {
         signal.throwIfAborted();
+        const started = performance.now();
         if (read.unread.has(job.domain)) throw new Error('DynamoDB left the item unread');
         const outcome = await Promise.race([work(job, read.records.get(job.domain)), aborted]);
-        if (outcome !== undefined) telemetry.outcome(job.domain, outcome);
+        if (outcome !== undefined) telemetry.outcome(job.domain, outcome, performance.now() - started);
       } catch (error) {
         telemetry.error('domain failed, SQS delivers its message again', error, { domain: job.domain });
         failed.push(...job.messageIds);

@@ -42,8 +42,12 @@ export const METRIC_NAMES: readonly string[] = [
 type Details = Readonly<Record<string, string | number | undefined>>;
 
 export interface Telemetry {
-  /** Counts the outcome; logs a warning if the domain failed and its policy matters to senders. */
-  outcome(domain: Domain, outcome: Outcome): void;
+  /**
+   * Counts the outcome; logs a warning if the domain failed and its policy matters to senders.
+   *
+   * @param durationMs what the lookup, the fetch and the write took together.
+   */
+  outcome(domain: Domain, outcome: Outcome, durationMs: number): void;
   /** A message that cannot be decoded: it is acknowledged, since retrying cannot mend it. */
   refused(messageId: string, reason: string): void;
   /** An item of the table that cannot be read. */
@@ -64,7 +68,8 @@ export function createTelemetry(): Telemetry {
   const counts = new Map<string, number>();
   const add = (metric: string, by: number) => counts.set(metric, (counts.get(metric) ?? 0) + by);
 
-  function logOutcome(domain: Domain, outcome: Outcome): void {
+  function logOutcome(domain: Domain, outcome: Outcome, durationMs: number): void {
+    const duration = { duration_ms: Math.round(durationMs) };
     switch (outcome.kind) {
       case 'kept':
         // RFC 8461 §3.3: a failure is not worth a sender's attention while its policy is `none`.
@@ -76,6 +81,7 @@ export function createTelemetry(): Telemetry {
           mode: outcome.mode,
           valid_until: new Date(outcome.validEnd).toISOString(),
           failing_since: new Date(outcome.since).toISOString(),
+          ...duration,
         });
         return;
       case 'replaced':
@@ -83,10 +89,15 @@ export function createTelemetry(): Telemetry {
         logger.warn('no usable record, policy fetched all the same', {
           domain,
           ...failureDetails(outcome.lookupFailure),
+          ...duration,
         });
         return;
       case 'backed-off':
-        logger.warn('policy cannot be fetched, backing off', { domain, ...failureDetails(outcome.failure) });
+        logger.warn('policy cannot be fetched, backing off', {
+          domain,
+          ...failureDetails(outcome.failure),
+          ...duration,
+        });
         return;
       case 'extended':
       case 'removed':
@@ -102,9 +113,9 @@ export function createTelemetry(): Telemetry {
   }
 
   return {
-    outcome(domain, outcome) {
+    outcome(domain, outcome, durationMs) {
       add(OUTCOME_METRICS[outcome.kind], 1);
-      logOutcome(domain, outcome);
+      logOutcome(domain, outcome, durationMs);
     },
     refused(messageId, reason) {
       add('Refused', 1);

@@ -27,6 +27,9 @@ const PATIENCE_MS = (SPREAD_SECONDS + 60) * 1_000;
 const BUCKET_SECONDS = 2;
 const COLUMN_WIDTH = 6;
 const MAX_LISTED = 12;
+const MAX_IN_LINE = 4;
+const EXPIRING_HOURS = 6;
+const HOUR = 3_600_000;
 
 /** @returns whether the run did what it should; the stack runs on until `close`. */
 export async function demonstrate(): Promise<{ right: boolean; stack: Stack; close: () => Promise<void> }> {
@@ -125,7 +128,16 @@ function request(stack: Stack, body: object): Promise<unknown> {
   return stack.sqs.send(new SendMessageCommand({ QueueUrl, MessageBody: JSON.stringify(body) }));
 }
 
-const COUNTED = ['Extended', 'Replaced', 'Kept', 'Pruned', 'Discovered', 'BackedOff', 'Skipped'];
+/** The metrics that count domains, and what to call them; to CloudWatch, what is removed is pruned. */
+const COUNTED = {
+  Extended: 'extended',
+  Replaced: 'replaced',
+  Kept: 'kept',
+  Pruned: 'removed',
+  Discovered: 'discovered',
+  BackedOff: 'backed off',
+  Skipped: 'skipped',
+};
 
 async function watch(
   stack: Stack,
@@ -135,10 +147,11 @@ async function watch(
 ): Promise<void> {
   const progress = createProgress();
   const show = () => {
-    const seen = COUNTED.filter((name) => counts.has(name));
-    const done = seen.reduce((sum, name) => sum + (counts.get(name) ?? 0), 0);
-    const figures = seen.map((name) => `${name.toLowerCase()} ${counts.get(name)}`).join('  ');
-    progress.update(done, total, `${seconds(Date.now() - start).padStart(4)} s  ${figures}`);
+    const seen = Object.entries(COUNTED).filter(([metric]) => counts.has(metric));
+    const done = seen.reduce((sum, [metric]) => sum + (counts.get(metric) ?? 0), 0);
+    const figures = seen.map(([metric, name]) => `${name} ${counts.get(metric)}`);
+    const time = `${seconds(Date.now() - start).padStart(2)} s`;
+    progress.update(done, total, [time, ...figures].join('  '));
   };
   const drained = stack.drained(PATIENCE_MS).then(() => true);
   while (!(await Promise.race([drained, delay(200, false)]))) show();
@@ -153,10 +166,10 @@ async function readAll(store: ReturnType<typeof createDynamoStore>, residents: r
 
 const MEANINGS: readonly (readonly [Expectation, string])[] = [
   ['extended', 'the record has the same id: good for another max_age, without a fetch'],
-  ['replaced', 'the policy was fetched'],
+  ['replaced', 'fetched: it has another id, or no usable record, or its last fetch is too long ago'],
   ['kept', 'the refresh failed: the policy that was there still is, and the failure is noted'],
   ['removed', 'the policy said none, and its record is gone'],
-  ['pruned', 'no relay has used it for 180 days'],
+  ['pruned', 'no relay has used it for 180 days; two, where there was never a policy'],
   ['fresh', 'updated less than 12 hours ago: left alone'],
   ['discovered', 'a relay asked, and there is a policy'],
   ['backed-off', 'a relay asked, and there is a record but no policy to be had'],
@@ -196,7 +209,7 @@ function reportSpread(internet: Internet, residents: readonly Resident[], start:
   heading(`When the refreshes really began (at most ${Math.max(...counts)} in ${BUCKET_SECONDS} seconds)`);
   console.log(`  ${paint('cyan', columns(counts, COLUMN_WIDTH))}`);
   for (const line of [
-    marks,
+    marks.trimEnd(),
     scale,
     '╷ a wave begins: the first is sent by plan itself, the later ones by dispatch',
   ]) {
@@ -206,10 +219,16 @@ function reportSpread(internet: Internet, residents: readonly Resident[], start:
 
 function reportFailures(entries: readonly LogEntry[]) {
   const failures = entries.filter((entry) => entry.level === 'WARN' && entry.domain !== undefined);
-  heading(`Failed: ${failures.length} domains whose policy matters, with one warning in the log for each`);
-  for (const [code, group] of Map.groupBy(failures, (entry) => entry.code ?? '')) {
-    const domains = group.map((entry) => entry.domain);
-    console.log(`  ${paint('yellow', code)} (${group.length})  ${domains.join(', ')}`);
+  heading(
+    `In trouble: ${failures.length} domains whose policy matters, with one warning in the log for each`,
+  );
+  const groups = [...Map.groupBy(failures, (entry) => entry.code ?? '')].sort(([a], [b]) => (a < b ? -1 : 1));
+  for (const [code, group] of groups) {
+    const domains = group.map((entry) => entry.domain).sort();
+    const more = domains.length > MAX_IN_LINE ? `, … and ${domains.length - MAX_IN_LINE} more` : '';
+    console.log(
+      `  ${paint('yellow', code)} (${group.length})  ${domains.slice(0, MAX_IN_LINE).join(', ')}${more}`,
+    );
     console.log(`    ${paint('dim', `such as: ${group[0]?.detail ?? ''}`)}`);
   }
 }
@@ -227,10 +246,19 @@ function reportTable(
   );
   const all = [...records.values()];
   const valid = all.filter((record) => !record.backoff && record.validEnd > now);
-  const expiring = valid.filter((record) => record.validEnd < now + 6 * 3_600_000);
+  const expiring = valid
+    .filter((record) => record.validEnd < now + EXPIRING_HOURS * HOUR)
+    .sort((a, b) => a.validEnd - b.validEnd);
   heading('The table now');
   console.log(
-    `  ${valid.length} of ${all.length} policies are valid; ${expiring.length} of them expire within 6 hours.`,
+    `  ${valid.length} of ${all.length} policies are valid; ${expiring.length} of them expire within ` +
+      `${EXPIRING_HOURS} hours, and are tried every hour until then:`,
+  );
+  list(
+    expiring.map(({ domain, validEnd, failing }) => {
+      const left = ((validEnd - now) / HOUR).toFixed(1);
+      return `${domain} expires in ${left} h, failing with ${failing?.code ?? 'nothing'}`;
+    }),
   );
 }
 

@@ -26,16 +26,31 @@ interface Group {
   readonly count: number;
   readonly expected: Expectation;
   readonly mode?: 'none' | 'testing';
-  readonly state?: 'fresh' | 'unused' | 'back-off' | 'failing' | 'unknown';
+  readonly state?: State;
 }
 
+type State =
+  | 'fresh'
+  | 'unused'
+  | 'back-off'
+  | 'back-off-unused'
+  | 'failing'
+  | 'unknown'
+  | 'day-long'
+  /** Its last fetch is eight days ago. */
+  | 'old-proof';
+
 const GROUPS: readonly Group[] = [
-  { behaviour: 'healthy', count: 190, expected: 'extended' },
+  { behaviour: 'healthy', count: 150, expected: 'extended' },
+  // Fetched 16 hours ago and more, which is over half of their max_age: the same id is not enough.
+  { behaviour: 'healthy', count: 30, expected: 'replaced', state: 'day-long' },
+  { behaviour: 'healthy', count: 10, expected: 'replaced', state: 'old-proof' },
   { behaviour: 'healthy', count: 20, expected: 'extended', mode: 'testing' },
   { behaviour: 'healthy', count: 10, expected: 'extended', mode: 'none' },
   { behaviour: 'delegated', count: 20, expected: 'extended' },
   { behaviour: 'healthy', count: 30, expected: 'fresh', state: 'fresh' },
   { behaviour: 'healthy', count: 12, expected: 'pruned', state: 'unused' },
+  { behaviour: 'not-found', count: 6, expected: 'pruned', state: 'back-off-unused' },
   { behaviour: 'changed-id', count: 20, expected: 'replaced' },
   { behaviour: 'changed-policy', count: 30, expected: 'replaced' },
   { behaviour: 'mode-none', count: 3, expected: 'replaced' },
@@ -61,6 +76,8 @@ const GROUPS: readonly Group[] = [
   { behaviour: 'not-found', count: 3, expected: 'kept' },
   { behaviour: 'not-found', count: 2, expected: 'kept', state: 'back-off' },
   { behaviour: 'server-error', count: 2, expected: 'kept' },
+  // Some of these expire within hours.
+  { behaviour: 'server-error', count: 4, expected: 'kept', state: 'day-long' },
   { behaviour: 'redirect', count: 2, expected: 'kept' },
   { behaviour: 'html', count: 2, expected: 'kept' },
   { behaviour: 'oversized', count: 2, expected: 'kept' },
@@ -71,7 +88,16 @@ const GROUPS: readonly Group[] = [
 ];
 
 /** Lifetimes as published in the wild, from a day to half a year. */
-const MAX_AGES = [86_400, 604_800, 1_209_600, 2_592_000, 15_552_000];
+const DAY_LONG = 86_400;
+const HALF_A_YEAR = 15_552_000;
+const LONGER = [604_800, 1_209_600, 2_592_000, HALF_A_YEAR];
+const MAX_AGES = [DAY_LONG, ...LONGER];
+
+function maxAges({ state, expected }: Group): readonly number[] {
+  if (state === 'day-long') return [DAY_LONG];
+  if (state === 'old-proof') return [HALF_A_YEAR];
+  return expected === 'extended' ? LONGER : MAX_AGES;
+}
 
 export function populate(now: number): Resident[] {
   return GROUPS.flatMap((group) => Array.from({ length: group.count }, (_, i) => resident(group, i, now)));
@@ -81,7 +107,8 @@ function resident(group: Group, i: number, now: number): Resident {
   const { behaviour, mode = 'enforce', state, expected } = group;
   const label = [behaviour, state, group.mode, i].filter((part) => part !== undefined).join('-');
   const domain = `${label}.test`;
-  const maxAgeSeconds = MAX_AGES[i % MAX_AGES.length] ?? 604_800;
+  const lifetimes = maxAges(group);
+  const maxAgeSeconds = lifetimes[i % lifetimes.length] ?? DAY_LONG;
   // What the healthy serve is what the table holds; those that change keep their own idea of a policy.
   const same: PolicyOptions =
     behaviour === 'healthy' || behaviour === 'delegated' ? { mode, maxAgeSeconds } : { maxAgeSeconds };
@@ -89,7 +116,7 @@ function resident(group: Group, i: number, now: number): Resident {
   if (state === 'unknown') return { domain, site, seed: undefined, expected };
 
   const updated = now - (state === 'fresh' ? HOUR : 16 * HOUR + (i % 8) * HOUR);
-  const backoff = state === 'back-off';
+  const backoff = state === 'back-off' || state === 'back-off-unused';
   const seed: Seed = {
     domain,
     policy: backoff
@@ -99,7 +126,8 @@ function resident(group: Group, i: number, now: number): Resident {
     backoff,
     inserted: now - 200 * DAY,
     lastUpdate: updated,
-    ...(state === 'unused' ? {} : { lastUse: now - 2 * DAY }),
+    ...(state === 'unused' ? {} : { lastUse: now - (state === 'back-off-unused' ? 3 : 1) * DAY }),
+    ...(state === 'old-proof' ? { lastFetch: now - 8 * DAY } : {}),
     ...(state === 'failing'
       ? { failing: { code: 'http-status', since: now - 3 * DAY, lastAttempt: now - DAY } as const }
       : {}),

@@ -21,24 +21,29 @@ export interface Progress {
 export function createProgress(stream: NodeJS.WriteStream = process.stdout): Progress {
   let lastPlain = Number.NEGATIVE_INFINITY;
   let last = '';
+  /** A plain line whose turn has not come. */
+  let waiting = '';
   return {
     update(done, total, text) {
       const share = total === 0 ? 1 : Math.min(done / total, 1);
       const filled = Math.round(share * BAR_WIDTH);
-      const figures = `${done}/${total}  ${text}`;
+      const figures = `${String(done).padStart(String(total).length)}/${total}  ${text}`;
       if (stream.isTTY) {
         const bar = '█'.repeat(filled) + '░'.repeat(BAR_WIDTH - filled);
         // One line: a longer one would wrap, and could not be drawn over.
         last = `  ${bar} ${figures}`.slice(0, (stream.columns ?? 80) - 1);
         stream.write(`\r\u{1b}[2K${last}`);
-      } else if (figures !== last && Date.now() - lastPlain >= PLAIN_EVERY_MS) {
-        lastPlain = Date.now();
+      } else if (figures !== last) {
         last = figures;
-        stream.write(`  ${figures}\n`);
+        waiting = `  ${figures}\n`;
+        if (Date.now() - lastPlain < PLAIN_EVERY_MS) return;
+        lastPlain = Date.now();
+        stream.write(waiting);
+        waiting = '';
       }
     },
     end() {
-      if (stream.isTTY) stream.write('\n');
+      stream.write(stream.isTTY ? '\n' : waiting);
     },
   };
 }

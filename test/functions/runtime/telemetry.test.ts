@@ -100,11 +100,11 @@ const loud: [name: string, outcome: Outcome, line: Line][] = [
 
 test('one warning line for a domain that failed, none for one that did not or whose policy is none', async (t) => {
   const outcomes = [...loud.map(([, outcome]) => outcome), ...quiet];
-  const lines = await written(...outcomes.map((outcome): Call => ['outcome', EXAMPLE, outcome]));
+  const lines = await written(...outcomes.map((outcome): Call => ['outcome', EXAMPLE, outcome, 12.3]));
   assert.equal(lines.length, loud.length);
   for (const [i, [name, , expected]] of loud.entries()) {
     await t.test(name, () => {
-      assert.partialDeepStrictEqual(lines[i] ?? {}, { level: 'WARN', domain: 'example.com', ...expected });
+      assert.partialDeepStrictEqual(lines[i] ?? {}, { level: 'WARN', domain: 'example.com', duration_ms: 12, ...expected });
     });
   }
 });
@@ -112,7 +112,7 @@ test('one warning line for a domain that failed, none for one that did not or wh
 test('what was counted is one blob of metrics with the service as its one dimension, and no domain', async () => {
   const outcomes = [...quiet, ...loud.map(([, outcome]) => outcome), quiet[0] ?? assert.fail()];
   const lines = await written(
-    ...outcomes.map((outcome): Call => ['outcome', EXAMPLE, outcome]),
+    ...outcomes.map((outcome): Call => ['outcome', EXAMPLE, outcome, 12.3]),
     ['count', 'Planned', 7],
     ['count', 'Planned', 5],
     ['count', 'Pruned', 0],
@@ -186,7 +186,7 @@ const ATTACK = `x"}\n${FORGED}\r\n\u2028${FORGED}\u0000\u001b[2J\u009b31m\u202e`
 test('text from strangers stays within its line, and is shown without what a terminal would obey', async () => {
   const hostile = failure('policy-invalid', `A line is "${quote(ATTACK)}".`);
   const lines = await written(
-    ['outcome', EXAMPLE, { kind: 'backed-off', failure: hostile }],
+    ['outcome', EXAMPLE, { kind: 'backed-off', failure: hostile }, 0],
     ['unreadable', ATTACK.repeat(100), 'the key is no domain'],
     // Not made safe by its caller: it must not forge a line all the same.
     ['refused', 'message-1', ATTACK],

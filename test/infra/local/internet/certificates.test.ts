@@ -20,7 +20,7 @@ test('each kind names what it should', async () => {
     'upper-case': 'DNS:MTA-STS.D1.EXAMPLE.TEST',
     wildcard: 'DNS:*.d1.example.test',
     'deep-wildcard': 'DNS:*.example.test',
-    'partial-wildcard': 'DNS:mta-*.d1.example.test',
+    'partial-wildcard': 'DNS:mta-st*.d1.example.test',
     'wrong-name': 'DNS:d1.example.test, DNS:www.d1.example.test',
     'common-name-only': undefined,
     'address-only': 'IP Address:127.0.0.1',
