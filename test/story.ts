@@ -18,6 +18,8 @@ interface Character {
   readonly site: Site;
   readonly mode?: Mode;
   readonly age?: number;
+  /** How long ago it was fetched, where that was before the last refresh. */
+  readonly fetched?: number;
   readonly unusedFor?: number;
 }
 
@@ -42,6 +44,7 @@ const CAST = {
   h: character('enforce-servfail', behaviours.servfail),
   i: character('enforce-name-gone', behaviours['record-gone']),
   j: character('enforce-name-gone-host-down', hostDown),
+  k: character('same-id-fetched-days-ago', behaviours.healthy, { fetched: 4 * DAY }),
 };
 type Role = keyof typeof CAST;
 
@@ -73,7 +76,9 @@ export async function tellStory(handlers?: Record<FunctionName, string>): Promis
   try {
     const store = createDynamoStore({ client: stack.dynamodb, table: stack.tableName });
     const start = Date.now();
-    for (const { domain, site, mode = 'enforce', age = DAY, unusedFor = 0 } of Object.values(CAST)) {
+    for (const { domain, site, mode = 'enforce', age = DAY, fetched = age, unusedFor = 0 } of Object.values(
+      CAST,
+    )) {
       internet.set(domain, site);
       const policy: Policy = { mode, mx: [`mail.${domain}`], maxAgeSeconds: WEEK_SECONDS };
       await seed(store, {
@@ -82,6 +87,7 @@ export async function tellStory(handlers?: Record<FunctionName, string>): Promis
         recordId: 'id1',
         inserted: start - 200 * DAY,
         lastUpdate: start - age,
+        lastFetch: start - fetched,
         lastUse: start - unusedFor,
       });
     }
@@ -134,6 +140,7 @@ export async function tellStory(handlers?: Record<FunctionName, string>): Promis
       const failing = policyKept(role);
       assert.equal(failing?.code, code);
       assert.ok(failing.since >= start && failing.lastAttempt >= start, `${role}: failure recorded`);
+      assert.equal(failing.recordId, role === 'e' ? 'id2' : undefined, `${role}: as that of its record`);
       const [warning, ...more] = warned(role);
       assert.equal(warning?.code, code, `${role}: failure logged`);
       assert.equal(more.length, 0, `${role}: logged once`);
@@ -150,12 +157,16 @@ export async function tellStory(handlers?: Record<FunctionName, string>): Promis
       assert.equal(record(after, role).recordId, 'id1', `${role} keeps the old RecordID`);
     }
 
+    refreshed('k');
+    assert.ok((record(after, 'k').lastFetch ?? 0) >= start, 'k is fetched although its id is the same');
+    assert.deepEqual(record(after, 'k').policy, record(before, 'k').policy);
+
     // a is not stale, b and f are deleted; everybody else was refreshed exactly once.
     assert.deepEqual(
       { ...metrics },
       {
-        ...{ Planned: 8, Pruned: 2, Extended: 1, Replaced: 3, Kept: 3 },
-        ...{ Stored: 9, Lapsed: 0, Expiring: 0, Failing: 0 },
+        ...{ Planned: 9, Pruned: 2, Extended: 1, Replaced: 4, Kept: 3 },
+        ...{ Stored: 10, Lapsed: 0, Expiring: 0, FailingSafe: 0, Failing: 0 },
       },
       'counted as what they were',
     );

@@ -12,8 +12,9 @@ import type { Limits } from './limits.ts';
 import { type Policy, parsePolicy } from './policy.ts';
 import type { Resolver } from './resolver.ts';
 
+/** `text` is the policy exactly as served. */
 export type Fetched =
-  | { readonly ok: true; readonly policy: Policy /** The policy exactly as served. */; readonly text: string }
+  | { readonly ok: true; readonly policy: Policy; readonly text: string }
   | { readonly ok: false; readonly failure: Failure };
 
 export interface FetchOptions {

@@ -5,11 +5,15 @@ import { failure } from '../../../functions/mtasts/failure.ts';
 import type { Fetched } from '../../../functions/mtasts/fetch.ts';
 import type { Lookup } from '../../../functions/mtasts/lookup.ts';
 import type { Mode, Policy } from '../../../functions/mtasts/policy.ts';
-import { decide } from '../../../functions/refresh/decide.ts';
-import type { PolicyRecord } from '../../../functions/store/policy-store.ts';
+import { decide, type Rules } from '../../../functions/refresh/decide.ts';
+import type { LastFailure, PolicyRecord } from '../../../functions/store/policy-store.ts';
 
 const NOW = 1_763_788_800_000;
+const MINUTE = 60_000;
 const DAY = 86_400_000;
+
+const RULES: Rules = { retryAfterMs: 5 * MINUTE, maxFetchAgeMs: 7 * DAY };
+const MOX: Partial<Rules> = { maxFetchAgeMs: 0 };
 
 const OLD: Policy = { mode: 'enforce', mx: ['old.example.com'], maxAgeSeconds: 604_800 };
 const NEW: Policy = { mode: 'testing', mx: ['new.example.com'], maxAgeSeconds: 86_400 };
@@ -31,7 +35,12 @@ function stored(overrides: Partial<PolicyRecord> & { mode?: Mode } = {}): Policy
   };
 }
 
-const backoff = stored({ mode: 'none', backoff: true, policy: { mode: 'none', mx: [], maxAgeSeconds: 300 } });
+const backoff = stored({
+  backoff: true,
+  policy: { mode: 'none', mx: [], maxAgeSeconds: 300 },
+  validEnd: NOW - DAY + 300_000,
+  lastFetch: undefined,
+});
 
 const lookups = {
   same: { status: 'found', id: 'old' },
@@ -52,7 +61,8 @@ type Row = {
   record: PolicyRecord | undefined;
   lookup: keyof typeof lookups;
   fetch?: keyof typeof fetches;
-  /** `fetch`, or the outcome's kind and the change's, if there is one. */
+  rules?: Partial<Rules>;
+  /** `fetch`, or the outcome's kind, and its reason or the kind of its change. */
   expect: string;
 };
 
@@ -60,6 +70,36 @@ const enforce = stored();
 const testing = stored({ mode: 'testing' });
 const none = stored({ mode: 'none' });
 const noId = stored({ recordId: undefined });
+
+/** A policy of `maxAgeSeconds` that is still valid, and was fetched so long ago. */
+function fetchedAgo(ago: number, maxAgeSeconds = OLD.maxAgeSeconds): PolicyRecord {
+  return stored({ policy: { ...OLD, maxAgeSeconds }, lastFetch: NOW - ago });
+}
+
+const MONTH_SECONDS = 2_592_000;
+const HALF_A_WEEK = (7 * DAY) / 2;
+const LONG_AGO = 8 * DAY;
+
+const noFetch = stored({ lastFetch: undefined });
+const oldFetch = fetchedAgo(LONG_AGO);
+const expired = stored({ validEnd: NOW });
+const noneOldFetch = stored({ mode: 'none', lastFetch: NOW - LONG_AGO });
+
+/** One whose last refresh failed so long ago, with a record of that id. */
+function failed(ago: number, recordId: string | undefined, record: PolicyRecord = enforce): PolicyRecord {
+  const failing: LastFailure = {
+    lastAttempt: NOW - ago,
+    code: 'http-status',
+    since: NOW - 2 * DAY,
+    recordId,
+  };
+  return { ...record, failing };
+}
+
+/** A back-off stored so long ago. */
+function backedOff(ago: number): PolicyRecord {
+  return { ...backoff, lastUpdate: NOW - ago, inserted: NOW - ago, validEnd: NOW - ago + 300_000 };
+}
 
 const ROWS: Row[] = [
   // 1. found with the same id: extend
@@ -145,6 +185,305 @@ const ROWS: Row[] = [
     expect: 'replaced by replace',
   },
   { name: 'back-off ends', record: backoff, lookup: 'same', fetch: 'ok', expect: 'replaced by replace' },
+  // An unchanged id vouches only for a policy that is valid, and was fetched less than 7 days and half of max_age ago
+  {
+    name: 'same id, month-long, fetched a ms less than 7 days ago',
+    record: fetchedAgo(7 * DAY - 1, MONTH_SECONDS),
+    lookup: 'same',
+    expect: 'extended by extend',
+  },
+  {
+    name: 'same id, month-long, fetched 7 days ago',
+    record: fetchedAgo(7 * DAY, MONTH_SECONDS),
+    lookup: 'same',
+    expect: 'fetch',
+  },
+  {
+    name: 'same id, week-long, fetched a ms less than half a week ago',
+    record: fetchedAgo(HALF_A_WEEK - 1),
+    lookup: 'same',
+    expect: 'extended by extend',
+  },
+  {
+    name: 'same id, week-long, fetched half a week ago',
+    record: fetchedAgo(HALF_A_WEEK),
+    lookup: 'same',
+    expect: 'fetch',
+  },
+  {
+    name: 'same id, two weeks long, where half of it is 7 days: a ms less',
+    record: fetchedAgo(7 * DAY - 1, 1_209_600),
+    lookup: 'same',
+    expect: 'extended by extend',
+  },
+  {
+    name: 'same id, two weeks long, where half of it is 7 days: exactly',
+    record: fetchedAgo(7 * DAY, 1_209_600),
+    lookup: 'same',
+    expect: 'fetch',
+  },
+  { name: 'same id, max_age 0', record: fetchedAgo(0, 0), lookup: 'same', expect: 'fetch' },
+  { name: 'same id, fetch unknown', record: noFetch, lookup: 'same', expect: 'fetch' },
+  {
+    name: 'same id, fetched a moment ahead by another clock',
+    record: fetchedAgo(-1_000),
+    lookup: 'same',
+    expect: 'extended by extend',
+  },
+  {
+    name: 'same id, fetched in a year by some mistake',
+    record: fetchedAgo(-365 * DAY),
+    lookup: 'same',
+    expect: 'fetch',
+  },
+  {
+    name: 'same id, valid for another ms',
+    record: stored({ validEnd: NOW + 1 }),
+    lookup: 'same',
+    expect: 'extended by extend',
+  },
+  { name: 'same id, expired this ms', record: expired, lookup: 'same', expect: 'fetch' },
+  {
+    name: 'same id, testing, expired',
+    record: stored({ mode: 'testing', validEnd: NOW - DAY }),
+    lookup: 'same',
+    expect: 'fetch',
+  },
+  { name: 'same id, none, fetched long ago', record: noneOldFetch, lookup: 'same', expect: 'fetch' },
+  {
+    name: 'same id, none, expired',
+    record: stored({ mode: 'none', validEnd: NOW - 1 }),
+    lookup: 'same',
+    expect: 'fetch',
+  },
+  {
+    name: 'same id, fetched long ago and now',
+    record: oldFetch,
+    lookup: 'same',
+    fetch: 'ok',
+    expect: 'replaced by replace',
+  },
+  {
+    name: 'same id, fetched long ago, host down',
+    record: oldFetch,
+    lookup: 'same',
+    fetch: 'down',
+    expect: 'kept by fail',
+  },
+  {
+    name: 'same id, fetched a day ago, which is the limit',
+    record: fetchedAgo(DAY),
+    lookup: 'same',
+    rules: { maxFetchAgeMs: DAY },
+    expect: 'fetch',
+  },
+  {
+    name: 'same id, fetched a ms less than the limit ago',
+    record: fetchedAgo(DAY - 1),
+    lookup: 'same',
+    rules: { maxFetchAgeMs: DAY },
+    expect: 'extended by extend',
+  },
+  {
+    name: 'mox: same id, fetched long ago',
+    record: oldFetch,
+    lookup: 'same',
+    rules: MOX,
+    expect: 'extended by extend',
+  },
+  {
+    name: 'mox: same id, fetch unknown',
+    record: noFetch,
+    lookup: 'same',
+    rules: MOX,
+    expect: 'extended by extend',
+  },
+  {
+    name: 'mox: same id, expired',
+    record: expired,
+    lookup: 'same',
+    rules: MOX,
+    expect: 'extended by extend',
+  },
+  { name: 'mox: same id, back-off', record: backoff, lookup: 'same', rules: MOX, expect: 'fetch' },
+  { name: 'mox: another id', record: enforce, lookup: 'changed', rules: MOX, expect: 'fetch' },
+
+  // RFC 8461 §3.3: five minutes before the same id is fetched again; a new one is fetched at once
+  {
+    name: 'failed this ms, that id',
+    record: failed(0, 'new'),
+    lookup: 'changed',
+    expect: 'skipped too-soon',
+  },
+  {
+    name: 'failed a ms less than 5 minutes ago, that id',
+    record: failed(5 * MINUTE - 1, 'new'),
+    lookup: 'changed',
+    expect: 'skipped too-soon',
+  },
+  {
+    name: 'failed 5 minutes ago, that id',
+    record: failed(5 * MINUTE, 'new'),
+    lookup: 'changed',
+    expect: 'fetch',
+  },
+  { name: 'failed this ms, a newer id', record: failed(0, 'newer'), lookup: 'changed', expect: 'fetch' },
+  {
+    name: 'failed a moment ahead by another clock, that id',
+    record: failed(-1_000, 'new'),
+    lookup: 'changed',
+    expect: 'skipped too-soon',
+  },
+  {
+    name: 'failed tomorrow by some mistake, that id',
+    record: failed(-DAY, 'new'),
+    lookup: 'changed',
+    expect: 'fetch',
+  },
+  {
+    name: 'failed a second ago, where that is enough',
+    record: failed(1_000, 'new'),
+    lookup: 'changed',
+    rules: { retryAfterMs: 1_000 },
+    expect: 'fetch',
+  },
+  {
+    name: 'failed this ms without a record, now there is one',
+    record: failed(0, undefined),
+    lookup: 'changed',
+    expect: 'fetch',
+  },
+  {
+    name: 'failed this ms, the held id, which vouches no more',
+    record: failed(0, 'old', oldFetch),
+    lookup: 'same',
+    expect: 'skipped too-soon',
+  },
+  {
+    name: 'failed 5 minutes ago, the held id, which vouches no more',
+    record: failed(5 * MINUTE, 'old', oldFetch),
+    lookup: 'same',
+    expect: 'fetch',
+  },
+  {
+    name: 'failed this ms with a new id that was taken back, the held one vouches no more',
+    record: failed(0, 'new', oldFetch),
+    lookup: 'same',
+    expect: 'fetch',
+  },
+  ...(['absent', 'unusable', 'unavailable'] as const).flatMap((lookup): Row[] => [
+    {
+      name: `failed a ms less than 5 minutes ago without a record, ${lookup}`,
+      record: failed(5 * MINUTE - 1, undefined),
+      lookup,
+      expect: 'skipped too-soon',
+    },
+    {
+      name: `failed 5 minutes ago without a record, ${lookup}`,
+      record: failed(5 * MINUTE, undefined),
+      lookup,
+      expect: 'fetch',
+    },
+    {
+      name: `failed this ms with an id, then ${lookup}`,
+      record: failed(0, 'new'),
+      lookup,
+      expect: 'skipped too-soon',
+    },
+    {
+      name: `failed 5 minutes ago with an id, then ${lookup}`,
+      record: failed(5 * MINUTE, 'new'),
+      lookup,
+      expect: 'fetch',
+    },
+  ]),
+  // what needs no fetch does not wait
+  {
+    name: 'failed this ms with a new id that was taken back',
+    record: failed(0, 'new'),
+    lookup: 'same',
+    expect: 'extended by extend',
+  },
+  {
+    name: 'failed this ms without a record, the held id is back',
+    record: failed(0, undefined),
+    lookup: 'same',
+    expect: 'extended by extend',
+  },
+  {
+    name: 'failed this ms with the held id, which vouches all the same',
+    record: failed(0, 'old'),
+    lookup: 'same',
+    expect: 'extended by extend',
+  },
+  {
+    name: 'none, failed this ms, record gone',
+    record: failed(0, 'new', none),
+    lookup: 'absent',
+    expect: 'removed by remove',
+  },
+  {
+    name: 'none, failed a ms less than 5 minutes ago, SERVFAIL',
+    record: failed(5 * MINUTE - 1, undefined, none),
+    lookup: 'unavailable',
+    expect: 'skipped too-soon',
+  },
+  {
+    name: 'none, failed 5 minutes ago, SERVFAIL',
+    record: failed(5 * MINUTE, undefined, none),
+    lookup: 'unavailable',
+    expect: 'kept by fail',
+  },
+  // a back-off is a failure of its id, from when it was stored
+  {
+    name: 'back-off of 4 minutes',
+    record: backedOff(4 * MINUTE),
+    lookup: 'same',
+    expect: 'skipped too-soon',
+  },
+  {
+    name: 'back-off of a ms less than 5 minutes',
+    record: backedOff(5 * MINUTE - 1),
+    lookup: 'same',
+    expect: 'skipped too-soon',
+  },
+  { name: 'back-off of 5 minutes', record: backedOff(5 * MINUTE), lookup: 'same', expect: 'fetch' },
+  {
+    name: 'back-off of 4 minutes, new id',
+    record: backedOff(4 * MINUTE),
+    lookup: 'changed',
+    expect: 'fetch',
+  },
+  {
+    name: 'back-off of 4 minutes, SERVFAIL',
+    record: backedOff(4 * MINUTE),
+    lookup: 'unavailable',
+    expect: 'skipped too-soon',
+  },
+  {
+    name: 'back-off of 4 minutes, record gone',
+    record: backedOff(4 * MINUTE),
+    lookup: 'absent',
+    expect: 'removed by remove',
+  },
+  {
+    name: 'back-off of a day that failed 4 minutes ago',
+    record: failed(4 * MINUTE, 'old', backoff),
+    lookup: 'same',
+    expect: 'skipped too-soon',
+  },
+  {
+    name: 'back-off of a day that failed 4 minutes ago, new id',
+    record: failed(4 * MINUTE, 'old', backoff),
+    lookup: 'changed',
+    expect: 'fetch',
+  },
+  {
+    name: 'back-off of a day that failed 4 minutes ago with the new id',
+    record: failed(4 * MINUTE, 'new', backoff),
+    lookup: 'changed',
+    expect: 'skipped too-soon',
+  },
   // a domain that is not known
   { name: 'unknown, record', record: undefined, lookup: 'same', expect: 'fetch' },
   { name: 'unknown, policy', record: undefined, lookup: 'same', fetch: 'ok', expect: 'discovered by insert' },
@@ -160,25 +499,29 @@ const ROWS: Row[] = [
   { name: 'unknown, SERVFAIL', record: undefined, lookup: 'unavailable', expect: 'not-implemented' },
 ];
 
-function decideRow({ record, lookup, fetch }: Row) {
-  return decide({ record, lookup: lookups[lookup], fetched: fetch && fetches[fetch], now: NOW });
-}
-
-for (const row of ROWS) {
-  test(`${row.name}: ${row.expect}`, () => {
-    const decision = decideRow(row);
-    const summary =
-      decision.action === 'fetch'
-        ? 'fetch'
-        : decision.action === 'nothing'
-          ? decision.outcome.kind
-          : `${decision.outcome.kind} by ${decision.change.kind}`;
-    assert.equal(summary, row.expect);
+function decideRow({ record, lookup, fetch, rules }: Omit<Row, 'name' | 'expect'>) {
+  return decide({
+    record,
+    lookup: lookups[lookup],
+    fetched: fetch && fetches[fetch],
+    now: NOW,
+    rules: { ...RULES, ...rules },
   });
 }
 
+function summarize(decision: ReturnType<typeof decide>): string {
+  if (decision.action === 'fetch') return 'fetch';
+  const { outcome } = decision;
+  if (decision.action === 'write') return `${outcome.kind} by ${decision.change.kind}`;
+  return 'reason' in outcome ? `${outcome.kind} ${outcome.reason}` : outcome.kind;
+}
+
+for (const row of ROWS) {
+  test(`${row.name}: ${row.expect}`, () => assert.equal(summarize(decideRow(row)), row.expect));
+}
+
 function changeOf(row: Omit<Row, 'name' | 'expect'>) {
-  const decision = decideRow({ name: '', expect: '', ...row });
+  const decision = decideRow(row);
   assert.equal(decision.action, 'write');
   return decision.change;
 }
@@ -225,22 +568,48 @@ test('an unknown domain whose policy cannot be fetched becomes a back-off of 300
 });
 
 test('failing since is the first failure of a row, and the code is the newest', () => {
-  const failing = { lastAttempt: NOW - DAY, code: 'http-status', since: NOW - 3 * DAY };
-  assert.deepEqual(changeOf({ record: stored({ failing }), lookup: 'changed', fetch: 'down' }), {
+  assert.deepEqual(changeOf({ record: failed(DAY, 'newer'), lookup: 'changed', fetch: 'down' }), {
     kind: 'fail',
     lastAttempt: NOW,
     code: 'connect-refused',
-    since: NOW - 3 * DAY,
+    since: NOW - 2 * DAY,
+    recordId: 'new',
   });
   const first = changeOf({ record: enforce, lookup: 'changed', fetch: 'down' });
   assert.equal(first.kind === 'fail' && first.since, NOW);
 });
 
+test('a failure is that of the id that was looked up, which is not the one held, or of none', () => {
+  const failedWith = (row: Omit<Row, 'name' | 'expect'>) => {
+    const change = changeOf(row);
+    assert.equal(change.kind, 'fail');
+    return change.recordId;
+  };
+  assert.equal(failedWith({ record: enforce, lookup: 'changed', fetch: 'down' }), 'new');
+  assert.equal(failedWith({ record: oldFetch, lookup: 'same', fetch: 'down' }), 'old');
+  for (const lookup of ['absent', 'unusable', 'unavailable'] as const) {
+    assert.equal(failedWith({ record: failed(DAY, 'new'), lookup, fetch: 'down' }), undefined);
+  }
+  assert.equal(failedWith({ record: failed(DAY, 'new', none), lookup: 'unavailable' }), undefined);
+});
+
 test('when DNS and the host both fail, the fetch is the failure and the lookup is told too', () => {
-  const decision = decideRow({ name: '', expect: '', record: enforce, lookup: 'unavailable', fetch: 'down' });
+  const decision = decideRow({ record: enforce, lookup: 'unavailable', fetch: 'down' });
   assert.ok(decision.action === 'write' && decision.outcome.kind === 'kept');
   assert.equal(decision.outcome.failure.code, 'connect-refused');
   assert.equal(decision.outcome.lookupFailure?.code, 'dns-servfail');
+});
+
+test('what fails alone is told alone', () => {
+  for (const [row, code] of [
+    [{ record: enforce, lookup: 'changed', fetch: 'invalid' }, 'policy-invalid'],
+    [{ record: none, lookup: 'unavailable' }, 'dns-servfail'],
+  ] as const) {
+    const decision = decideRow(row);
+    assert.ok(decision.action === 'write' && decision.outcome.kind === 'kept');
+    assert.equal(decision.outcome.failure.code, code);
+    assert.equal(decision.outcome.lookupFailure, undefined);
+  }
 });
 
 test('LastUpdate grows although the clock went back', () => {
@@ -255,13 +624,20 @@ test('LastUpdate grows although the clock went back', () => {
 });
 
 test('every situation of a known domain is decided, and no failure writes anything of the policy', () => {
-  for (const record of [enforce, testing, none, backoff, noId]) {
+  const records = ROWS.flatMap((row) => row.record ?? []);
+  for (const record of records) {
     for (const lookup of Object.keys(lookups) as (keyof typeof lookups)[]) {
-      for (const fetch of [undefined, ...Object.keys(fetches)] as (keyof typeof fetches | undefined)[]) {
-        const decision = decideRow({ name: '', expect: '', record, lookup, ...(fetch && { fetch }) });
-        if (fetch !== undefined) assert.equal(decision.action, 'write');
-        if (fetch !== undefined && fetch !== 'ok') {
-          assert.ok(decision.action === 'write' && decision.change.kind === 'fail');
+      for (const rules of [RULES, MOX]) {
+        const first = decideRow({ record, lookup, rules });
+        if (first.action === 'write') {
+          // Without a word from the policy host.
+          assert.ok(['extend', 'fail', 'remove'].includes(first.change.kind));
+          assert.ok(first.change.kind !== 'extend' || !record.backoff, 'a back-off is never extended');
+        }
+        for (const fetch of Object.keys(fetches) as (keyof typeof fetches)[]) {
+          const decision = decideRow({ record, lookup, fetch, rules });
+          assert.ok(decision.action === 'write');
+          assert.equal(decision.change.kind, fetch === 'ok' ? 'replace' : 'fail');
         }
       }
     }

@@ -63,15 +63,22 @@ test('a task for the very version, or for a later one, is done', async (t) => {
   }
 });
 
-const copies: [does: BehaviourName, entry: Partial<Seed>, first: string, copy: string][] = [
-  ['healthy', {}, 'extended', 'skipped newer'],
-  ['changed-policy', {}, 'replaced', 'skipped newer'],
-  ['nxdomain', { policy: { ...OLD, mode: 'none' } }, 'removed', 'skipped gone'],
-  ['not-found', {}, 'kept http-status', 'skipped too-soon'],
-  ['servfail-all', { policy: { ...OLD, mode: 'none' } }, 'kept dns-servfail', 'skipped too-soon'],
+// A failure leaves LastUpdate as it is. Whether it is too soon is for the record's id to say, which costs a lookup.
+const copies: [does: BehaviourName, entry: Partial<Seed>, first: string, copy: string, asks: string][] = [
+  ['healthy', {}, 'extended', 'skipped newer', 'nobody'],
+  ['changed-policy', {}, 'replaced', 'skipped newer', 'nobody'],
+  ['nxdomain', { policy: { ...OLD, mode: 'none' } }, 'removed', 'skipped gone', 'nobody'],
+  ['not-found', {}, 'kept http-status', 'skipped too-soon', 'for the record'],
+  [
+    'servfail-all',
+    { policy: { ...OLD, mode: 'none' } },
+    'kept dns-servfail',
+    'skipped too-soon',
+    'for the record',
+  ],
 ];
-for (const [does, entry, first, copy] of copies) {
-  test(`a copy of a message that ended as "${first}" causes no DNS and no HTTPS traffic`, async () => {
+for (const [does, entry, first, copy, asks] of copies) {
+  test(`a copy of a message that ended as "${first}" asks ${asks}, and writes nothing`, async () => {
     const table = await newTable();
     const name = `${does}.test`;
     internet.set(name, does);
@@ -82,6 +89,7 @@ for (const [does, entry, first, copy] of copies) {
       dnsServers: [internet.dnsServer],
       policyHostPort: internet.policyHostPort,
       allowPrivateAddresses: true,
+      maxFetchAgeSeconds: 604_800,
     };
     const refresher = createRefresher(table.store, environment, LIMITS);
     const { told } = await deliver([task(name, lastUpdate)], refresher);
@@ -93,7 +101,8 @@ for (const [does, entry, first, copy] of copies) {
     const again = await deliver([task(name, lastUpdate)], refresher);
     assert.deepEqual(again.told.summary(), [`${name} ${copy}`]);
     assert.deepEqual(again.failed, []);
-    assert.equal(internet.traffic.queries() + internet.traffic.fetches(), 0);
+    const asked = new Set(internet.traffic.events().map((event) => `${event.kind} ${event.name}`));
+    assert.deepEqual([...asked], asks === 'nobody' ? [] : [`query _mta-sts.${name}`]);
     assert.deepEqual(await table.item(name), written);
   });
 }
@@ -163,13 +172,15 @@ const attempts: [what: string, ago: number, again: boolean][] = [
   ['tomorrow, by some mistake', -DAY, true],
 ];
 for (const [what, ago, again] of attempts) {
-  test(`a refresh that failed ${what} is ${again ? '' : 'not '}repeated`, async (t) => {
+  test(`a fetch that failed ${what} is ${again ? '' : 'not '}repeated for the same id`, async (t) => {
     const table = await newTable();
     const lastAttempt = NOW - ago;
-    await table.seed('a.example', { failing: { lastAttempt, code: 'http-status', since: NOW - 2 * DAY } });
+    const since = NOW - 2 * DAY;
+    await table.seed('a.example', { failing: { lastAttempt, code: 'http-status', since, recordId: 'id2' } });
     const { refresher } = planned(t, {
       store: table.store,
-      ...(again && { lookups: { 'a.example': NEW_ID }, fetches: { 'a.example': NOT_FETCHED } }),
+      lookups: { 'a.example': NEW_ID },
+      ...(again && { fetches: { 'a.example': NOT_FETCHED } }),
     });
     const { failed, told } = await deliver([task('a.example')], refresher);
     assert.deepEqual(failed, []);
@@ -177,6 +188,49 @@ for (const [what, ago, again] of attempts) {
     assert.equal((await table.item('a.example'))?.LastAttempt?.N, String(again ? NOW : lastAttempt));
   });
 }
+
+test('a fetch that failed is repeated at once for a new id, and its failure is that of the new id', async (t) => {
+  const table = await newTable();
+  const failing = { lastAttempt: NOW - 1, code: 'http-status', since: NOW - DAY, recordId: 'id2' } as const;
+  await table.seed('a.example', { failing });
+  for (const [id, expected] of [
+    ['id2', 'skipped too-soon'],
+    ['id3', 'kept http-status'],
+    ['id3', 'skipped too-soon'],
+    // Nobody can tell this from a newer one: only the last failure is remembered.
+    ['id2', 'kept http-status'],
+  ] as const) {
+    const { refresher } = planned(t, {
+      store: table.store,
+      lookups: { 'a.example': found(id) },
+      ...(expected === 'kept http-status' && { fetches: { 'a.example': NOT_FETCHED } }),
+    });
+    const { told } = await deliver([task('a.example')], refresher);
+    assert.deepEqual(told.summary(), [`a.example ${expected}`]);
+  }
+  const item = await table.item('a.example');
+  assert.deepEqual(item?.FailedRecordID, { S: 'id2' });
+  assert.deepEqual(item?.FailingSince, { N: String(NOW - DAY) });
+});
+
+test('a policy of the same id is fetched again once its last fetch is too long ago', async (t) => {
+  const table = await newTable();
+  await table.seed('proven.example', { lastFetch: NOW - 3 * DAY });
+  await table.seed('unproven.example', { lastFetch: NOW - 4 * DAY });
+  await table.seed('mox.example', { lastFetch: NOW - 4 * DAY });
+  const lookups = { 'proven.example': SAME_ID, 'unproven.example': SAME_ID, 'mox.example': SAME_ID };
+  const { refresher } = planned(t, {
+    store: table.store,
+    lookups,
+    fetches: { 'unproven.example': FETCHED },
+  });
+  const ours = await deliver([task('proven.example'), task('unproven.example')], refresher);
+  assert.deepEqual(ours.told.summary(), ['proven.example extended', 'unproven.example replaced']);
+  const mox = planned(t, { store: table.store, lookups, maxFetchAgeMs: 0 });
+  assert.deepEqual((await deliver([task('mox.example')], mox.refresher)).told.summary(), [
+    'mox.example extended',
+  ]);
+});
 
 test('messages that cannot be read are refused and acknowledged, and keep nobody from being refreshed', async (t) => {
   const table = await newTable();

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { setDefaultCACertificates } from 'node:tls';
-import fc from 'fast-check';
 import type { Fetched } from '../../../functions/mtasts/fetch.ts';
 import { LIMITS } from '../../../functions/mtasts/limits.ts';
 import type { Lookup } from '../../../functions/mtasts/lookup.ts';
@@ -19,7 +18,6 @@ import {
   domain,
   FETCHED,
   LOOKUP_CUT_SHORT,
-  MINUTE,
   message,
   NEW,
   NEW_ID,
@@ -32,8 +30,6 @@ import {
   recordingTelemetry,
   SAME_ID,
   startTables,
-  UNAVAILABLE,
-  UNUSABLE,
 } from './scene.ts';
 
 const newTable = await startTables();
@@ -43,7 +39,6 @@ setDefaultCACertificates([internet.ca]);
 
 const A = domain('a.example');
 const NONE: Policy = { ...OLD, mode: 'none' };
-const BACKOFF: Policy = { mode: 'none', mx: [], maxAgeSeconds: 300 };
 
 /** What the refresh would do, were it alone. */
 const plans: [would: string, policy: Policy, lookup: Lookup, fetch: Fetched | undefined][] = [
@@ -218,6 +213,7 @@ test('a domain that takes its whole minute delays nobody else of its batch', asy
     dnsServers: [internet.dnsServer],
     policyHostPort: internet.policyHostPort,
     allowPrivateAddresses: true,
+    maxFetchAgeSeconds: 604_800,
   };
   const refresher = createRefresher(table.store, environment, { ...LIMITS, domainMs: MINUTE_MS });
   const { telemetry, told } = recordingTelemetry();
@@ -266,133 +262,4 @@ test('what the end of the batch cuts short rejects, and nothing is recorded', as
     await assert.rejects(refreshDomain(A, record, refresher, batch.signal), end);
   }
   assert.deepEqual(await table.item(A), before);
-});
-
-// Several deliveries at once, each of which stops before every question and every access to the table. What goes on
-// next, how far the clock moves meanwhile, and what each is told, is fast-check's to choose.
-
-const delivery = fc.record({
-  /** Planned before anything was done, or for what is there when it is delivered. */
-  copy: fc.boolean(),
-  lookup: fc.constantFrom(SAME_ID, NEW_ID, ABSENT, UNUSABLE, UNAVAILABLE),
-  fetch: fc.constantFrom<Fetched>(FETCHED, { ok: true, policy: NONE, text: '' }, NOT_FETCHED),
-  /** How far its function's clock is off. */
-  skew: fc.integer({ min: -2 * MINUTE, max: 2 * MINUTE }),
-});
-const step = fc.record({ who: fc.nat(5), clock: fc.nat(4 * MINUTE) });
-const start = fc.constantFrom(
-  { policy: OLD },
-  { policy: { ...OLD, mode: 'testing' as const } },
-  { policy: NONE },
-  { policy: BACKOFF, backoff: true },
-);
-
-/** Work that stops at every gate until it is let through. */
-function stepwise(work: (gate: () => Promise<void>) => Promise<void>) {
-  let open = () => {};
-  let stopped = Promise.withResolvers<void>();
-  let ended = false;
-  const gate = () => {
-    stopped.resolve();
-    return new Promise<void>((resolve) => {
-      open = resolve;
-    });
-  };
-  gate()
-    .then(() => work(gate))
-    .then(() => {
-      ended = true;
-      stopped.resolve();
-    })
-    .catch((error) => stopped.reject(error));
-  return {
-    ended: () => ended,
-    async next() {
-      stopped = Promise.withResolvers();
-      open();
-      await stopped.promise;
-    },
-  };
-}
-
-test('no order of outcomes, copies and clocks undoes newer work or ends a live policy', async (t) => {
-  const table = await newTable();
-  let run = 0;
-  const property = fc.asyncProperty(
-    start,
-    fc.array(delivery, { minLength: 1, maxLength: 5 }),
-    fc.array(step, { maxLength: 25 }),
-    async (entry, deliveries, steps) => {
-      const name = domain(`run${++run}.example`);
-      await table.seed(name, entry);
-      const built = new Set<number>();
-      let clock = NOW;
-
-      const write: PolicyStore['write'] = async (_, change, expected) => {
-        const before = await table.item(name);
-        const result = await table.store.write(name, change, expected);
-        const after = await table.item(name);
-        if (result === 'conflict') {
-          assert.deepEqual(after, before, 'a conflict leaves everything as it was');
-          return result;
-        }
-        assert.ok(before !== undefined && expected !== undefined, 'nothing is created');
-        assert.equal(
-          before.LastUpdate?.N,
-          String(expected),
-          'only the version that was read is written over',
-        );
-        if (change.kind === 'fail') {
-          const { LastAttempt, LastFailure, FailingSince, ...rest } = after ?? {};
-          const { LastAttempt: _1, LastFailure: _2, FailingSince: _3, ...restBefore } = before;
-          assert.deepEqual(rest, restBefore, 'a failure changes nothing that relays read');
-          return result;
-        }
-        assert.ok(!built.has(expected), 'one successful refresh for each version');
-        built.add(expected);
-        if (change.kind === 'remove') {
-          assert.equal(before.Mode?.S, 'none', 'only what says `none` is removed');
-          return result;
-        }
-        assert.ok(Number(after?.LastUpdate?.N) > expected, 'LastUpdate grows');
-        assert.ok(before.Backoff?.BOOL || !after?.Backoff?.BOOL, 'no back-off in place of a policy');
-        return result;
-      };
-
-      const works = deliveries.map(({ copy, lookup, fetch, skew }) =>
-        stepwise(async (gate) => {
-          const passed =
-            <A extends unknown[], T>(does: (...args: A) => Promise<T>) =>
-            async (...args: A) => {
-              await gate();
-              return does(...args);
-            };
-          const { refresher } = planned(t, {
-            store: { ...table.store, read: passed(table.store.read), write: passed(write) },
-            lookups: { [name]: passed(async () => lookup) },
-            fetches: { [name]: passed(async () => fetch) },
-            now: () => clock + skew,
-          });
-          const now = Number((await table.item(name))?.LastUpdate?.N ?? NOW);
-          const body = { domain: name, lastUpdate: copy ? NOW - DAY : now };
-          const { telemetry, told } = recordingTelemetry();
-          const failed = await refreshMessages([message('1', body), message('2', body)], {
-            refresher,
-            telemetry,
-            signal: neverAborted,
-          });
-          assert.deepEqual([failed, told.errors], [[], []]);
-          assert.equal(told.outcomes.length, 1);
-        }),
-      );
-      const left = () => works.filter((work) => !work.ended());
-      for (const { who, clock: passes } of steps) {
-        clock += passes;
-        const waiting = left();
-        await waiting[who % waiting.length]?.next();
-      }
-      for (let waiting = left(); waiting.length > 0; waiting = left()) await waiting[0]?.next();
-    },
-  );
-  await fc.assert(property, { numRuns: 40 });
 });

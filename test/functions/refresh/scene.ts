@@ -64,7 +64,7 @@ type Item = Record<string, AttributeValue>;
 interface Table {
   readonly client: DynamoDBClient;
   readonly store: PolicyStore;
-  /** An entry with the policy OLD and id1, updated a day ago, unless told otherwise. */
+  /** An entry with the policy OLD and id1, updated and fetched a day ago, unless told otherwise. */
   seed(name: string, differs?: Partial<Seed>): Promise<void>;
   put(item: Item): Promise<void>;
   /** The item as it is; undefined if there is none. */
@@ -111,6 +111,7 @@ export interface Plan {
   readonly lookups?: Readonly<Record<string, Does<Lookup>>>;
   readonly fetches?: Readonly<Record<string, Does<Fetched>>>;
   readonly limits?: Partial<Limits>;
+  readonly maxFetchAgeMs?: number;
   readonly now?: () => number;
 }
 
@@ -137,6 +138,7 @@ export function planned(t: TestContext, plan: Plan) {
     lookup: answer('lookups', plan.lookups),
     fetch: answer('fetches', plan.fetches),
     limits: { ...LIMITS, ...plan.limits },
+    maxFetchAgeMs: plan.maxFetchAgeMs ?? 7 * DAY,
     now: plan.now ?? (() => NOW),
   };
   return { refresher, asked };

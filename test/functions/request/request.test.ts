@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { SQSRecord } from 'aws-lambda';
 import fc from 'fast-check';
+import type { Fetched } from '../../../functions/mtasts/fetch.ts';
+import type { Lookup } from '../../../functions/mtasts/lookup.ts';
 import { answerBatch } from '../../../functions/refresh/batch.ts';
 import type { Refresher } from '../../../functions/refresh/refresh.ts';
 import { answerRequests, decodeRequest } from '../../../functions/request/request.ts';
@@ -21,6 +23,7 @@ import {
   NOW,
   neverAborted,
   OLD,
+  type Plan,
   planned,
   recordingTelemetry,
   SAME_ID,
@@ -97,24 +100,54 @@ test('a domain with a record but no policy is stored as a back-off of five minut
 test('a back-off is not asked again for five minutes, then it is, and becomes a policy once there is one', async (t) => {
   const table = await newTable();
   let now = NOW;
-  const on = (plan: Pick<Parameters<typeof planned>[1], 'lookups' | 'fetches'>) =>
-    planned(t, { store: table.store, now: () => now, ...plan }).refresher;
-  const lookups = { 'a.example': SAME_ID };
-  const inVain = on({ lookups, fetches: { 'a.example': NOT_FETCHED } });
+  const on = (lookup: Lookup, fetch?: Fetched) =>
+    planned(t, {
+      store: table.store,
+      now: () => now,
+      lookups: { 'a.example': lookup },
+      ...(fetch && { fetches: { 'a.example': fetch } }),
+    }).refresher;
+  const inVain = on(SAME_ID, NOT_FETCHED);
   const summary = async (refresher: Refresher) =>
     (await ask([look('a.example')], refresher)).told.summary().join().replace('a.example ', '');
 
   assert.equal(await summary(inVain), 'backed-off http-status');
   now += 5 * MINUTE - 1;
-  assert.equal(await summary(on({})), 'skipped too-soon');
+  assert.equal(await summary(on(SAME_ID)), 'skipped too-soon');
   now += 1;
   assert.equal(await summary(inVain), 'kept http-status');
   now += 5 * MINUTE - 1;
-  assert.equal(await summary(on({})), 'skipped too-soon');
+  assert.equal(await summary(on(SAME_ID)), 'skipped too-soon');
   now += 1;
-  assert.equal(await summary(on({ lookups, fetches: { 'a.example': FETCHED } })), 'replaced');
+  assert.equal(await summary(on(SAME_ID, FETCHED)), 'replaced');
   assert.deepEqual((await table.item('a.example'))?.Backoff, { BOOL: false });
 });
+
+for (const [what, ago] of [
+  ['stored', 0],
+  ['stored a day', DAY],
+] as const) {
+  test(`a back-off ${what} ago is asked again at once under a new id`, async (t) => {
+    const table = await newTable();
+    const stored = NOW - ago;
+    const backoff = { policy: { mode: 'none', mx: [], maxAgeSeconds: 300 }, backoff: true } as const;
+    const failing = { lastAttempt: NOW, code: 'http-status', since: NOW, recordId: 'id1' } as const;
+    await table.seed('a.example', {
+      ...backoff,
+      inserted: stored,
+      lastUpdate: stored,
+      ...(ago > 0 && { failing }),
+    });
+    const { refresher } = planned(t, {
+      store: table.store,
+      lookups: { 'a.example': NEW_ID },
+      fetches: { 'a.example': FETCHED },
+    });
+    assert.deepEqual((await ask([look('a.example')], refresher)).told.summary(), ['a.example replaced']);
+    const item = await table.item('a.example');
+    assert.deepEqual([item?.Backoff, item?.RecordID], [{ BOOL: false }, { S: 'id2' }]);
+  });
+}
 
 for (const [what, lookup, why] of [
   ['no record', ABSENT, 'record-absent'],
@@ -131,36 +164,52 @@ for (const [what, lookup, why] of [
   });
 }
 
-const times: [what: string, entry: Partial<Seed>, again: boolean][] = [
-  ['was updated now', { lastUpdate: NOW }, false],
-  ['was updated a millisecond less than 5 minutes ago', { lastUpdate: NOW - 5 * MINUTE + 1 }, false],
-  ['was updated 5 minutes ago', { lastUpdate: NOW - 5 * MINUTE }, true],
-  ['was inserted a moment ago', { inserted: NOW - 1, lastUpdate: NOW - 1 }, false],
-  ['was updated a moment ahead, by another clock', { lastUpdate: NOW + 1_000 }, false],
+const NOT_YET: Partial<Plan> = {};
+const EXTENDED: Partial<Plan> = { lookups: { 'a.example': SAME_ID } };
+const LOOKED_UP: Partial<Plan> = { lookups: { 'a.example': NEW_ID } };
+const REPLACED: Partial<Plan> = { ...LOOKED_UP, fetches: { 'a.example': FETCHED } };
+const failedAt = (lastAttempt: number, recordId?: string): Partial<Seed> => ({
+  failing: { lastAttempt, code: 'http-status', since: NOW - DAY, ...(recordId && { recordId }) },
+});
+const times: [what: string, entry: Partial<Seed>, asks: Partial<Plan>, outcome: string][] = [
+  ['was updated now', { lastUpdate: NOW }, NOT_YET, 'skipped too-soon'],
   [
-    'failed a millisecond less than 5 minutes ago',
-    { failing: { lastAttempt: NOW - 5 * MINUTE + 1, code: 'http-status', since: NOW - DAY } },
-    false,
+    'was updated a millisecond less than 5 minutes ago',
+    { lastUpdate: NOW - 5 * MINUTE + 1 },
+    NOT_YET,
+    'skipped too-soon',
+  ],
+  ['was updated 5 minutes ago', { lastUpdate: NOW - 5 * MINUTE }, EXTENDED, 'extended'],
+  ['was inserted a moment ago', { inserted: NOW - 1, lastUpdate: NOW - 1 }, NOT_YET, 'skipped too-soon'],
+  ['was updated a moment ahead, by another clock', { lastUpdate: NOW + 1_000 }, NOT_YET, 'skipped too-soon'],
+  [
+    'was updated and then failed within 5 minutes',
+    { lastUpdate: NOW - 2 * MINUTE, ...failedAt(NOW - MINUTE, 'id2') },
+    NOT_YET,
+    'skipped too-soon',
   ],
   [
-    'failed 5 minutes ago',
-    { failing: { lastAttempt: NOW - 5 * MINUTE, code: 'http-status', since: NOW - DAY } },
-    true,
+    'failed a millisecond less than 5 minutes ago with the id it has',
+    failedAt(NOW - 5 * MINUTE + 1, 'id2'),
+    LOOKED_UP,
+    'skipped too-soon',
   ],
+  ['failed 5 minutes ago with the id it has', failedAt(NOW - 5 * MINUTE, 'id2'), REPLACED, 'replaced'],
+  ['failed now with another id than it has', failedAt(NOW, 'id3'), REPLACED, 'replaced'],
+  ['failed now without a record, and has one again', failedAt(NOW), REPLACED, 'replaced'],
+  ['failed now, and has the id of its policy again', failedAt(NOW, 'id2'), EXTENDED, 'extended'],
 ];
-for (const [what, entry, again] of times) {
-  test(`a domain that ${what} is ${again ? '' : 'not '}refreshed`, async (t) => {
+for (const [what, entry, asks, outcome] of times) {
+  test(`a domain that ${what}: ${outcome}`, async (t) => {
     const table = await newTable();
     await table.seed('a.example', entry);
     const before = await table.item('a.example');
-    const { refresher } = planned(t, {
-      store: table.store,
-      ...(again && { lookups: { 'a.example': SAME_ID } }),
-    });
+    const { refresher, asked } = planned(t, { store: table.store, ...asks });
     const { failed, told } = await ask([look('a.example')], refresher);
     assert.deepEqual(failed, []);
-    assert.deepEqual(told.summary(), [again ? 'a.example extended' : 'a.example skipped too-soon']);
-    if (!again) assert.deepEqual(await table.item('a.example'), before);
+    assert.deepEqual(told.summary(), [`a.example ${outcome}`]);
+    assert.equal(asked.lookups.length, asks === NOT_YET ? 0 : 1);
+    if (outcome === 'skipped too-soon') assert.deepEqual(await table.item('a.example'), before);
   });
 }
 
@@ -419,7 +468,8 @@ const text = fc.oneof(fc.constantFrom('a.example', 'A.EXAMPLE.', 'b.example'), f
 const member = fc.oneof(text, fc.array(text), fc.integer({ min: 0, max: NOW * 2 }), fc.jsonValue());
 const NAMES = ['domain', 'used', 'lastUpdate', 'lastUse', 'now', 'delete', 'policy', 'kind', '__proto__'];
 const anyBody = fc.oneof(
-  fc.string({ unit: 'binary' }),
+  // Any UTF-16, halves of surrogate pairs too.
+  fc.uint16Array().map((units) => String.fromCharCode(...units)),
   fc.json(),
   fc.record({ domain: text }).map((body) => JSON.stringify(body)),
   fc.record({ used: fc.array(text) }).map((body) => JSON.stringify(body)),
@@ -435,7 +485,7 @@ test('decoding never throws, and what it accepts holds policy domains alone', ()
       assert.equal(new Set(domains).size, domains.length);
       for (const each of domains) assert.match(each, /^[a-z0-9-]+(\.[a-z0-9-]+)+$/);
     }),
-    { numRuns: 300 },
+    { numRuns: 1_000 },
   );
 });
 

@@ -55,7 +55,13 @@ const REPLACE = {
 } as const satisfies Change;
 
 const EXTEND: Change = { kind: 'extend', validEnd: T1 + 7 * DAY, lastUpdate: T1 };
-const FAIL: Change = { kind: 'fail', lastAttempt: T1, code: 'dns-timeout', since: T0 + 5 };
+const FAIL = {
+  kind: 'fail',
+  lastAttempt: T1,
+  code: 'dns-timeout',
+  since: T0 + 5,
+  recordId: 'a7',
+} as const satisfies Change;
 const REMOVE: Change = { kind: 'remove' };
 
 /** The item of INSERT, attribute by attribute. */
@@ -80,6 +86,7 @@ const FAILING: Item = {
   LastAttempt: { N: String(T1) },
   LastFailure: { S: 'dns-timeout' },
   FailingSince: { N: String(T0 + 5) },
+  FailedRecordID: { S: 'a7' },
 };
 
 export function domain(text: string) {
@@ -261,13 +268,38 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
         [
           'fail takes FailingSince as it is told',
           { ...INSERTED, ...FAILING },
-          { kind: 'fail', lastAttempt: T1 + 7, code: 'connect-refused', since: T0 + 5 },
+          { ...FAIL, lastAttempt: T1 + 7, code: 'connect-refused', recordId: 'a8' },
           {
             ...INSERTED,
             ...FAILING,
             LastAttempt: { N: String(T1 + 7) },
             LastFailure: { S: 'connect-refused' },
+            FailedRecordID: { S: 'a8' },
           },
+        ],
+        [
+          'fail without a record stores no FailedRecordID',
+          INSERTED,
+          { ...FAIL, recordId: undefined },
+          altered({ ...INSERTED, ...FAILING }, { FailedRecordID: undefined }),
+        ],
+        [
+          'fail without a record removes that of an earlier failure',
+          { ...INSERTED, ...FAILING },
+          { ...FAIL, recordId: undefined },
+          altered({ ...INSERTED, ...FAILING }, { FailedRecordID: undefined }),
+        ],
+        [
+          'fail adds FailedRecordID to a failure without one',
+          altered({ ...INSERTED, ...FAILING }, { FailedRecordID: undefined }),
+          FAIL,
+          { ...INSERTED, ...FAILING },
+        ],
+        [
+          'extend removes a FailedRecordID without a failure',
+          { ...INSERTED, FailedRecordID: { S: 'a7' } },
+          EXTEND,
+          EXTENDED,
         ],
         ['remove deletes the item', { ...INSERTED, ...NOTE }, REMOVE, undefined],
       ];
@@ -419,7 +451,7 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
         await store.write(EXAMPLE, FAIL, T0);
         assert.deepEqual((await store.read([EXAMPLE])).records.get(EXAMPLE), {
           ...RECORD,
-          failing: { lastAttempt: T1, code: 'dns-timeout', since: T0 + 5 },
+          failing: { lastAttempt: T1, code: 'dns-timeout', since: T0 + 5, recordId: 'a7' },
         });
         await store.write(EXAMPLE, { ...REPLACE, recordId: undefined, lastFetch: undefined }, T0);
         assert.deepEqual((await store.read([EXAMPLE])).records.get(EXAMPLE), {
@@ -478,14 +510,23 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
         [
           'LastAttempt alone',
           { LastAttempt: { N: '7' } },
-          { failing: { lastAttempt: 7, code: 'unknown', since: 7 } },
+          { failing: { lastAttempt: 7, code: 'unknown', since: 7, recordId: undefined } },
+        ],
+        [
+          'a failure without FailedRecordID',
+          altered(FAILING, { FailedRecordID: undefined }),
+          { failing: { lastAttempt: T1, code: 'dns-timeout', since: T0 + 5, recordId: undefined } },
         ],
         [
           'a failure code that is not known',
           { ...FAILING, LastFailure: { S: 'of-a-newer-version' } },
-          { failing: { lastAttempt: T1, code: 'of-a-newer-version', since: T0 + 5 } },
+          { failing: { lastAttempt: T1, code: 'of-a-newer-version', since: T0 + 5, recordId: 'a7' } },
         ],
-        ['FailingSince without LastAttempt', { FailingSince: { N: '7' } }, { failing: undefined }],
+        [
+          'FailingSince and FailedRecordID without LastAttempt',
+          { FailingSince: { N: '7' }, FailedRecordID: { S: 'a7' } },
+          { failing: undefined },
+        ],
         [
           'bookkeeping of a wrong type counts as missing',
           {
@@ -499,8 +540,13 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
         ],
         [
           'details of a failure of a wrong type count as missing',
-          { LastAttempt: { N: '7' }, LastFailure: { N: '1' }, FailingSince: { S: '1' } },
-          { failing: { lastAttempt: 7, code: 'unknown', since: 7 } },
+          {
+            LastAttempt: { N: '7' },
+            LastFailure: { N: '1' },
+            FailingSince: { S: '1' },
+            FailedRecordID: { N: '7' },
+          },
+          { failing: { lastAttempt: 7, code: 'unknown', since: 7, recordId: undefined } },
         ],
       ];
       for (const [what, changes, record] of readable) {

@@ -271,7 +271,8 @@ test('whatever is in an item, it is read, or reported, or no entry, and nothing 
     ),
   }));
   const proper: Item = { ...entry('a.example'), Mode: { S: 'enforce' }, MX: { L: [{ S: 'mx.a.example' }] } };
-  const names = [...Object.keys(proper), 'Backoff', 'RecordID', 'LastUse', 'LastAttempt', 'LastFailure'];
+  const optional = ['Backoff', 'RecordID', 'LastFetch', 'LastUse', 'LastAttempt', 'LastFailure'];
+  const names = [...Object.keys(proper), ...optional, 'FailingSince', 'FailedRecordID'];
   const changes = fc.dictionary(fc.constantFrom(...names), fc.option(value, { nil: undefined }));
   await fc.assert(
     fc.asyncProperty(changes, async (change) => {
