@@ -15,7 +15,7 @@ export interface Limits {
   readonly bodyIdleMs: number;
   /** Bytes of a policy, however it is framed. RFC 8461 §3.3 suggests 64 kilobytes. */
   readonly policyBytes: number;
-  /** Milliseconds before a policy host that failed is asked again. RFC 8461 §3.3: "five minutes or longer". */
+  /** Milliseconds before the policy of a record id that failed is asked for again. RFC 8461 §3.3: "five minutes or longer". */
   readonly retryAfterMs: number;
 }
 

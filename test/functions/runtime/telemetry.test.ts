@@ -104,7 +104,12 @@ test('one warning line for a domain that failed, none for one that did not or wh
   assert.equal(lines.length, loud.length);
   for (const [i, [name, , expected]] of loud.entries()) {
     await t.test(name, () => {
-      assert.partialDeepStrictEqual(lines[i] ?? {}, { level: 'WARN', domain: 'example.com', duration_ms: 12, ...expected });
+      assert.partialDeepStrictEqual(lines[i] ?? {}, {
+        level: 'WARN',
+        domain: 'example.com',
+        duration_ms: 12,
+        ...expected,
+      });
     });
   }
 });
