@@ -129,7 +129,7 @@ test('event source', { concurrency: true }, async (t) => {
   t.test('a batch is filled up to its size within the window', async (t) => {
     const { url, send, size } = await createQueue();
     await send(130);
-    const { batches } = listen(t, { queueUrl: url, batchSize: 100, batchingWindowSeconds: 0.3 });
+    const { batches } = listen(t, { queueUrl: url, batchSize: 100, batchingWindowSeconds: 2 });
     await until(async () => (await size()) === 0);
     assert.deepEqual(
       batches.map(({ event }) => event.Records.length),
@@ -139,7 +139,7 @@ test('event source', { concurrency: true }, async (t) => {
 
   t.test('a message waits for others no longer than the window', async (t) => {
     const { url, send } = await createQueue();
-    const { batches } = listen(t, { queueUrl: url, batchSize: 100, batchingWindowSeconds: 0.4 });
+    const { batches } = listen(t, { queueUrl: url, batchSize: 100, batchingWindowSeconds: 1.5 });
     const sent = Date.now();
     await send(1);
     await delay(150);
@@ -147,7 +147,7 @@ test('event source', { concurrency: true }, async (t) => {
     await until(() => batches.length > 0);
     assert.equal(bodies(batches[0])?.length, 2);
     const waited = (batches[0]?.at ?? 0) - sent;
-    assert.ok(waited >= 350 && waited < 1_500, `waited ${waited} ms`);
+    assert.ok(waited >= 1_450 && waited < 4_000, `waited ${waited} ms`);
   });
 
   t.test('a batch over 10 needs a window', () => {
@@ -164,7 +164,7 @@ test('event source', { concurrency: true }, async (t) => {
   });
 
   t.test('only the messages named as failures come again, when they are visible again', async (t) => {
-    const { url, send, size } = await createQueue({ VisibilityTimeout: '1' });
+    const { url, send, size } = await createQueue({ VisibilityTimeout: '2' });
     await send(3);
     let invocations = 0;
     const { batches, errors } = listen(t, {
@@ -175,7 +175,8 @@ test('event source', { concurrency: true }, async (t) => {
     assert.deepEqual(batches.map(bodies), [['message 0', 'message 1', 'message 2'], ['message 1']]);
     assert.equal(batches[1]?.event.Records[0]?.attributes.ApproximateReceiveCount, '2');
     const waited = (batches[1]?.at ?? 0) - (batches[0]?.at ?? 0);
-    assert.ok(waited >= 950 && waited < 2_500, `visible again after ${waited} ms`);
+    // Counted from when it was received, which a busy machine may tell late.
+    assert.ok(waited >= 1_000 && waited < 6_000, `visible again after ${waited} ms`);
     assert.deepEqual(errors, []);
   });
 
