@@ -83,8 +83,10 @@ export function renewalLane(now: number, { unusedAfterMs, renewalMarginMs }: Age
       if (backoff || mode === undefined || mode === 'none') return { kind: 'leave' };
       if (validEnd === undefined || validEnd >= expiringBefore) return { kind: 'leave' };
       if (validEnd > now) return { kind: 'refresh', latest: validEnd - RENEWAL_RESERVE_MS };
-      // A host that recovers is picked up within the hour.
-      const revive = validEnd > now - REVIVE_WITHIN_MS && lastUse >= usedSince;
+      // A host that recovers is picked up within the hour: for a week if the policy is in use, and otherwise for as
+      // long as it takes a lost run to be made good.
+      const inUse = validEnd > now - REVIVE_WITHIN_MS && lastUse >= usedSince;
+      const revive = inUse || validEnd > now - renewalMarginMs;
       return revive ? { kind: 'refresh' } : { kind: 'leave' };
     },
   };

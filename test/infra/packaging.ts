@@ -42,14 +42,20 @@ export interface Packaged {
 
 const folders: string[] = [];
 
-/** `osls package` with these options. Rejects, with what osls said in `stdout` and `stderr`, if it fails. */
-export async function packageService(...options: string[]): Promise<Packaged> {
-  const home = await mkdtemp(join(tmpdir(), 'mta-sts-package-'));
-  folders.push(home);
+/** @returns the copy's folder, below `home`. */
+export async function copyService(home: string): Promise<string> {
   const service = join(home, 'service');
   await mkdir(service);
   for (const name of COPIED) await cp(join(ROOT, name), join(service, name), { recursive: true });
   await symlink(join(ROOT, 'node_modules'), join(service, 'node_modules'), 'junction');
+  return service;
+}
+
+/** `osls package` with these options. Rejects, with what osls said in `stdout` and `stderr`, if it fails. */
+export async function packageService(...options: string[]): Promise<Packaged> {
+  const home = await mkdtemp(join(tmpdir(), 'mta-sts-package-'));
+  folders.push(home);
+  const service = await copyService(home);
   const folder = join(home, 'package');
   // No credentials and no configuration of the caller's: packaging needs neither.
   const { PATH = '', SystemRoot = '' } = process.env;

@@ -97,10 +97,24 @@ const renewals: [name: string, entry: Partial<ScannedRecord>, verdict: Verdict, 
   ['just expired, used today: revived', { validEnd: NOON }, REVIVE],
   ['expired almost seven days ago, used: revived', { validEnd: NOON - 7 * DAY + 1 }, REVIVE],
   ['expired seven days ago: left', { validEnd: NOON - 7 * DAY }, LEAVE],
-  ['expired, last used seven days ago: revived', { validEnd: NOON, lastUse: NOON - 7 * DAY }, REVIVE],
-  ['expired, last used a millisecond earlier: left', { validEnd: NOON, lastUse: NOON - 7 * DAY - 1 }, LEAVE],
-  ['expired, use never reported: left', { validEnd: NOON, lastUse: undefined }, LEAVE],
-  ['expired, relays report no use at all: revived', { validEnd: NOON, lastUse: 0 }, REVIVE, NEVER_PRUNE],
+  [
+    'expired six hours ago, last used seven days ago: revived',
+    { validEnd: NOON - 6 * HOUR, lastUse: NOON - 7 * DAY },
+    REVIVE,
+  ],
+  ['a millisecond earlier: left', { validEnd: NOON - 6 * HOUR, lastUse: NOON - 7 * DAY - 1 }, LEAVE],
+  ['expired a millisecond later, unused: revived', { validEnd: NOON - 6 * HOUR + 1, lastUse: 0 }, REVIVE],
+  [
+    'expired six hours ago, use never reported: left',
+    { validEnd: NOON - 6 * HOUR, lastUse: undefined },
+    LEAVE,
+  ],
+  [
+    'expired yesterday, relays report no use at all: revived',
+    { validEnd: NOON - DAY, lastUse: 0 },
+    REVIVE,
+    NEVER_PRUNE,
+  ],
   ['no ValidEnd, no Mode: left', { validEnd: undefined, mode: undefined }, LEAVE],
 ];
 
