@@ -130,5 +130,6 @@ export async function runPlan({ kind, runId }: PlanEvent, planner: Planner): Pro
   telemetry.gauge('Expiring', report.expiring);
   telemetry.gauge('FailingSafe', report.failingSafe);
   telemetry.gauge('Failing', report.failing);
-  return { ...summary, ...report };
+  // A renewal run does not see what is stale.
+  return { ...summary, ...report, oldestUpdate: kind === 'daily' ? report.oldestUpdate : undefined };
 }

@@ -3,7 +3,6 @@
 
 import type { Context, SQSBatchResponse } from 'aws-lambda';
 import type { Domain } from '../mtasts/domain.ts';
-import { eachConcurrently } from '../runtime/concurrent.ts';
 import type { Telemetry } from '../runtime/telemetry.ts';
 import type { PolicyRecord, PolicyStore } from '../store/policy-store.ts';
 import type { Outcome } from './outcome.ts';
@@ -46,17 +45,14 @@ export async function answerBatch(
  * failures, of their own messages alone; everything that a domain's servers can do is an outcome.
  *
  * @param jobs one for each domain.
- * @param options.atOnce how many jobs run at a time: all, so that a slow domain never delays another, unless the jobs
- * have nothing to do with the domains' servers.
  * @param work is given the entry as just read. Resolves to undefined where there is nothing to tell.
  * @returns the ids of the messages that SQS shall deliver again.
  */
 export async function runBatch<J extends Job>(
   jobs: readonly J[],
-  options: { store: PolicyStore; telemetry: Telemetry; signal: AbortSignal; atOnce?: number },
+  { store, telemetry, signal }: { store: PolicyStore; telemetry: Telemetry; signal: AbortSignal },
   work: (job: J, record: PolicyRecord | undefined) => Promise<Outcome | undefined>,
 ): Promise<string[]> {
-  const { store, telemetry, signal, atOnce = jobs.length } = options;
   const failed: string[] = [];
   if (jobs.length === 0) return failed;
 
@@ -69,23 +65,25 @@ export async function runBatch<J extends Job>(
   try {
     const read = await Promise.race([store.read(jobs.map((job) => job.domain)), aborted]);
     const unreadable = new Map(read.unreadable.map(({ key, reason }) => [key, reason]));
-    await eachConcurrently(jobs, atOnce, async (job) => {
-      const reason = unreadable.get(job.domain);
-      if (reason !== undefined) {
-        telemetry.unreadable(job.domain, reason);
-        return telemetry.outcome(job.domain, { kind: 'skipped', reason: 'unreadable' }, 0);
-      }
-      try {
-        signal.throwIfAborted();
-        const started = performance.now();
-        if (read.unread.has(job.domain)) throw new Error('DynamoDB left the item unread');
-        const outcome = await Promise.race([work(job, read.records.get(job.domain)), aborted]);
-        if (outcome !== undefined) telemetry.outcome(job.domain, outcome, performance.now() - started);
-      } catch (error) {
-        telemetry.error('domain failed, SQS delivers its message again', error, { domain: job.domain });
-        failed.push(...job.messageIds);
-      }
-    });
+    await Promise.all(
+      jobs.map(async (job) => {
+        const reason = unreadable.get(job.domain);
+        if (reason !== undefined) {
+          telemetry.unreadable(job.domain, reason);
+          return telemetry.outcome(job.domain, { kind: 'skipped', reason: 'unreadable' }, 0);
+        }
+        try {
+          signal.throwIfAborted();
+          const started = performance.now();
+          if (read.unread.has(job.domain)) throw new Error('DynamoDB left the item unread');
+          const outcome = await Promise.race([work(job, read.records.get(job.domain)), aborted]);
+          if (outcome !== undefined) telemetry.outcome(job.domain, outcome, performance.now() - started);
+        } catch (error) {
+          telemetry.error('domain failed, SQS delivers its message again', error, { domain: job.domain });
+          failed.push(...job.messageIds);
+        }
+      }),
+    );
   } catch (error) {
     // The read itself failed: nothing was done for anybody.
     telemetry.error('batch failed, SQS delivers its messages again', error, { domains: jobs.length });

@@ -91,7 +91,8 @@ function decideKnown(situation: Situation, record: PolicyRecord): Decision {
   if (fetched !== undefined) return keep(record, situation, fetched.failure);
 
   if (lookup.status === 'found' && lookup.id === record.recordId && vouches(situation, record)) {
-    const validEnd = now + record.policy.maxAgeSeconds * 1_000;
+    // Never earlier than it was, also when this clock is behind the writer's before.
+    const validEnd = Math.max(now + record.policy.maxAgeSeconds * 1_000, record.validEnd);
     return {
       action: 'write',
       change: { kind: 'extend', validEnd, lastUpdate },

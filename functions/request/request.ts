@@ -23,7 +23,11 @@ const MAX_USED_DOMAINS = 1_000;
 const USE_GRANULARITY_MS = 86_400_000;
 
 /** A batch may name 10,000 domains; a client has 128 sockets, which the looks of the same batch need too. */
-const TOUCHES_AT_ONCE = 32;
+/**
+ * Reports are worked through piece by piece: ten messages can name 10,000 domains, and a hostile domain's policy may
+ * have thousands of patterns, so all items at once would not fit into the function's memory.
+ */
+const USES_AT_ONCE = 25;
 
 export function decodeRequest(body: string): Decoded<RelayRequest> {
   const json = decodeJsonObject(body);
@@ -106,12 +110,17 @@ function look(looks: readonly Job[], { refresher, telemetry, signal }: Context):
 }
 
 /** A read costs a fifth of a write: in a fleet, all relays but the first report what is known already. */
-function recordUse(uses: readonly Job[], { refresher, telemetry, signal }: Context): Promise<string[]> {
+async function recordUse(uses: readonly Job[], { refresher, telemetry, signal }: Context): Promise<string[]> {
   const { store, now } = refresher;
   const before = now() - USE_GRANULARITY_MS;
-  const options = { store, telemetry, signal, atOnce: TOUCHES_AT_ONCE };
-  return runBatch(uses, options, async ({ domain }, record) => {
-    if (record !== undefined && (record.lastUse ?? 0) < before) await store.touch(domain, now(), before);
-    return undefined;
-  });
+  const failed: string[] = [];
+  for (let i = 0; i < uses.length; i += USES_AT_ONCE) {
+    const some = uses.slice(i, i + USES_AT_ONCE);
+    const again = await runBatch(some, { store, telemetry, signal }, async ({ domain }, record) => {
+      if (record !== undefined && (record.lastUse ?? 0) < before) await store.touch(domain, now(), before);
+      return undefined;
+    });
+    failed.push(...again);
+  }
+  return failed;
 }

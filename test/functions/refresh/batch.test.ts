@@ -129,25 +129,19 @@ for (const [what, work] of exceptions) {
   });
 }
 
-test('all jobs run at once, or so many as are allowed', async () => {
+test('all jobs run at once', async () => {
   const { store } = await newTable();
   const { telemetry } = recordingTelemetry();
   const jobs = Array.from({ length: 30 }, (_, i) => job(`d${i}.example`, String(i)));
-  for (const [atOnce, expected] of [
-    [undefined, 30],
-    [7, 7],
-  ] as const) {
-    let running = 0;
-    let most = 0;
-    const options = { store, telemetry, signal: neverAborted, ...(atOnce && { atOnce }) };
-    await runBatch(jobs, options, async () => {
-      most = Math.max(most, ++running);
-      await delay(1);
-      running--;
-      return undefined;
-    });
-    assert.equal(most, expected);
-  }
+  let running = 0;
+  let most = 0;
+  await runBatch(jobs, { store, telemetry, signal: neverAborted }, async () => {
+    most = Math.max(most, ++running);
+    await delay(1);
+    running--;
+    return undefined;
+  });
+  assert.equal(most, 30);
 });
 
 test('work without an outcome is not counted', async () => {
@@ -249,19 +243,4 @@ test('with no time left at all, every message fails and nobody is asked', async 
   }
   await delay(40);
   assert.deepEqual([asked.lookups, told.outcomes], [[], []]);
-});
-
-test('jobs that wait for their turn when time is over fail without being begun', async () => {
-  const { store } = await newTable();
-  const { telemetry } = recordingTelemetry();
-  const jobs = ['a', 'b', 'c'].map((name) => job(`${name}.example`, name));
-  const begun: string[] = [];
-  const response = await answerBatch(context(10_100), telemetry, (signal) =>
-    runBatch(jobs, { store, telemetry, signal, atOnce: 1 }, async ({ domain: name }) => {
-      begun.push(name);
-      return name === 'b.example' ? forever : DONE;
-    }),
-  );
-  assert.deepEqual(failures(response), ['b', 'c']);
-  assert.deepEqual(begun, ['a.example', 'b.example']);
 });

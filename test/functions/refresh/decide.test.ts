@@ -612,6 +612,12 @@ test('what fails alone is told alone', () => {
   }
 });
 
+test('an extension never ends earlier than the policy did, although the clock went back', () => {
+  const ahead = stored({ validEnd: NOW + 604_800_000 + 5_000 });
+  const change = changeOf({ record: ahead, lookup: 'same' });
+  assert.equal(change.kind === 'extend' && change.validEnd, NOW + 604_800_000 + 5_000);
+});
+
 test('LastUpdate grows although the clock went back', () => {
   const ahead = stored({ lastUpdate: NOW + 5_000 });
   for (const row of [

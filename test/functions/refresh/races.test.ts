@@ -178,11 +178,13 @@ function createJudge(mostSkew: number): (write: Write) => void {
     }
     assert.ok(numberOf(after, 'LastUpdate') > version, 'LastUpdate grows');
     assert.equal(after?.Backoff?.BOOL, false, 'no back-off in place of a policy, and none that lasts longer');
-    assert.equal(numberOf(after, 'ValidEnd'), now + numberOf(after, 'MaxAgeSeconds') * 1_000);
+    const wholeLife = now + numberOf(after, 'MaxAgeSeconds') * 1_000;
     if (change.kind === 'extend') {
+      assert.equal(numberOf(after, 'ValidEnd'), Math.max(wholeLife, numberOf(before, 'ValidEnd')));
       const times = ['ValidEnd', 'LastUpdate', ...FAILURE];
       assert.deepEqual(without(after, ...times), without(before, ...times), 'an extension is nothing else');
     } else {
+      assert.equal(numberOf(after, 'ValidEnd'), wholeLife);
       assert.ok(fetch.ok && after?.PolicyText?.S === fetch.text, 'a policy comes from its host');
     }
     // Its host alone can shorten it, by a shorter max_age; apart from that, as far as clocks agree.
