@@ -1,5 +1,6 @@
 // DynamoDB on loopback: dynalite, in memory, with the one table of the stack.
 
+import { Server } from 'node:http';
 import { CreateTableCommand, type DynamoDBClient, waitUntilTableExists } from '@aws-sdk/client-dynamodb';
 import dynalite from 'dynalite';
 import { type LoopbackServer, listenOnLoopback } from './loopback.ts';
@@ -9,6 +10,9 @@ export async function startDynamoDb(): Promise<LoopbackServer> {
   // dynalite throws when a client goes away in the middle of a request, as a killed function does, and that would
   // end this process. Without its listener, Node drops the request quietly.
   server.on('request', (request) => request.removeAllListeners('error'));
+  // With the server dynalite would close its database, and an operation that a client has given up but that is still
+  // under way would be an uncaught error. The database is only memory: it goes when nothing refers to it.
+  server.close = Server.prototype.close;
   return listenOnLoopback(server);
 }
 
