@@ -143,7 +143,9 @@ function nextMinute(time: number): Date {
 
 let interrupted = false;
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => {
+  process.on(signal, () => {
+    // Some send it twice: to this process, and to its group.
+    if (interrupted) return;
     interrupted = true;
     void cleanUp().finally(() => process.exit(130));
   });
