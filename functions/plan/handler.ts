@@ -9,7 +9,7 @@ import { planEnvironment } from '../runtime/env.ts';
 import { createTelemetry } from '../runtime/telemetry.ts';
 import { createDynamoStore } from '../store/dynamo.ts';
 import { decodePlanEvent } from './event.ts';
-import { type PlanSummary, runPlan } from './run.ts';
+import { type PlanSummary, runPlan, timesOf } from './run.ts';
 import { createScheduleWaves } from './schedule.ts';
 
 const environment = planEnvironment(process.env);
@@ -46,15 +46,7 @@ export async function handler(event: unknown, context: Context): Promise<PlanSum
       telemetry,
       now: Date.now,
       random: () => randomInt(RANDOM_RANGE) / RANDOM_RANGE,
-      times: {
-        spreadMs: environment.spreadSeconds * 1_000,
-        waveMs: environment.waveSeconds * 1_000,
-        latenessMs: environment.latenessSeconds * 1_000,
-        staleAfterMs: environment.staleAfterSeconds * 1_000,
-        unusedAfterMs: environment.unusedAfterSeconds * 1_000,
-        renewalMarginMs: environment.renewalMarginSeconds * 1_000,
-        renewalSpreadMs: environment.renewalSpreadSeconds * 1_000,
-      },
+      times: timesOf(environment),
     });
     telemetry.info('plan completed', {
       run_id: runId,

@@ -1,5 +1,6 @@
 import type { Enqueue } from '../dispatch/enqueue.ts';
 import { eachConcurrently } from '../runtime/concurrent.ts';
+import type { PlanEnvironment } from '../runtime/env.ts';
 import type { Telemetry } from '../runtime/telemetry.ts';
 import type { PolicyStore, ScannedRecord } from '../store/policy-store.ts';
 import type { PlanEvent } from './event.ts';
@@ -22,6 +23,19 @@ export interface Planner {
     readonly renewalSpreadMs: number;
     readonly waveMs: number;
     readonly latenessMs: number;
+  };
+}
+
+/** A plan's times as its function is configured. */
+export function timesOf(environment: PlanEnvironment): Planner['times'] {
+  return {
+    spreadMs: environment.spreadSeconds * 1_000,
+    renewalSpreadMs: environment.renewalSpreadSeconds * 1_000,
+    waveMs: environment.waveSeconds * 1_000,
+    latenessMs: environment.latenessSeconds * 1_000,
+    staleAfterMs: environment.staleAfterSeconds * 1_000,
+    unusedAfterMs: environment.unusedAfterSeconds * 1_000,
+    renewalMarginMs: environment.renewalMarginSeconds * 1_000,
   };
 }
 

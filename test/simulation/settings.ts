@@ -1,7 +1,7 @@
 // What the functions are told by their environment, and the arithmetic of what it promises (README, "The promise").
 
 import { LIMITS } from '../../functions/mtasts/limits.ts';
-import type { Planner } from '../../functions/plan/run.ts';
+import { type Planner, timesOf } from '../../functions/plan/run.ts';
 import { PROCESSING_SECONDS, planEnvironment, refreshEnvironment } from '../../functions/runtime/env.ts';
 
 export const MINUTE = 60_000;
@@ -29,15 +29,7 @@ export function readSettings(variables: Readonly<Record<string, string | undefin
   };
   const plan = planEnvironment(named);
   return {
-    times: {
-      spreadMs: plan.spreadSeconds * 1_000,
-      waveMs: plan.waveSeconds * 1_000,
-      latenessMs: plan.latenessSeconds * 1_000,
-      staleAfterMs: plan.staleAfterSeconds * 1_000,
-      unusedAfterMs: plan.unusedAfterSeconds * 1_000,
-      renewalMarginMs: plan.renewalMarginSeconds * 1_000,
-      renewalSpreadMs: plan.renewalSpreadSeconds * 1_000,
-    },
+    times: timesOf(plan),
     renewalIntervalMs: plan.renewalIntervalSeconds * 1_000,
     maxFetchAgeMs: refreshEnvironment(named).maxFetchAgeSeconds * 1_000,
   };
