@@ -2,7 +2,7 @@
 // no part of `npm test`. Run with `npm run lint:template`.
 
 import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { obtainVirtualEnvironment, Unavailable } from '../deploy/virtual-environment.ts';
 import { packageService, removePackages } from './packaging.ts';
 
@@ -18,7 +18,8 @@ try {
   const { folder } = await packageService();
   const template = join(folder, 'cloudformation-template-update-stack.json');
   const options = ['--template', template, '--ignore-checks', ...IGNORED];
-  const { status } = spawnSync(python, ['-m', 'cfnlint', ...options], { stdio: 'inherit', timeout: LINT_MS });
+  const linter = join(dirname(python), 'cfn-lint');
+  const { status } = spawnSync(linter, options, { stdio: 'inherit', timeout: LINT_MS });
   if (status === 0) console.log('cfn-lint finds nothing to mend in the packaged template.');
   else process.exitCode = 1;
 } catch (error) {
