@@ -1,0 +1,3 @@
+module mta-sts-reader
+
+go 1.19
