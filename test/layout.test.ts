@@ -111,7 +111,7 @@ const rules: [folder: string, may: string[], packages: RegExp][] = [
     /^(node|@aws-lambda-powertools\/(logger|metrics))$/,
   ],
   ['refresh', COMMON, /^(node|@aws-sdk\/client-dynamodb)$/],
-  ['request', [...COMMON, 'refresh/'], /^(node|@aws-sdk\/client-dynamodb)$/],
+  ['request', [...COMMON, 'refresh/'], /^(node|@aws-sdk\/client-dynamodb|tldts)$/],
   ['dispatch', [...COMMON, 'refresh/task.ts'], /^(node|@aws-sdk\/client-sqs)$/],
   [
     'plan',

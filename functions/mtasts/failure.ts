@@ -46,25 +46,33 @@ export type FailureCode = keyof typeof RESULT_TYPES;
 
 export interface Failure {
   readonly code: FailureCode;
-  /** One sentence for an operator. Text from strangers in it is already made safe (see `quote`). */
+  /** One sentence for an operator, at most 500 characters that are fit for a log line. */
   readonly detail: string;
   readonly cause?: unknown;
 }
 
+/** Two quotations and some words of ours; 500 with the sign of a cut. A log is paid for by the byte. */
+const MAX_DETAIL_CHARACTERS = 499;
+
+/** Makes the detail safe and short, whatever is in it. */
 export function failure(code: FailureCode, detail: string, cause?: unknown): Failure {
-  return cause === undefined ? { code, detail } : { code, detail, cause };
+  const fit = legible(detail, MAX_DETAIL_CHARACTERS);
+  return cause === undefined ? { code, detail: fit } : { code, detail: fit, cause };
 }
 
 /** How much of a stranger's text an operator is shown. */
 const MAX_QUOTED_CHARACTERS = 200;
 
-/**
- * Makes text from strangers fit for a log line: control and format characters (line ends, terminal escapes,
- * bidirectional overrides) become U+FFFD, and what is longer than 200 characters is cut.
- */
+/** A stranger's text within a sentence of ours. */
 export function quote(text: string): string {
-  const clean = text
-    .slice(0, MAX_QUOTED_CHARACTERS)
-    .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, '\u{FFFD}');
-  return text.length > MAX_QUOTED_CHARACTERS ? `${clean}…` : clean;
+  return legible(text, MAX_QUOTED_CHARACTERS);
+}
+
+/**
+ * Makes text fit for a log line: control and format characters (line ends, terminal escapes, bidirectional overrides)
+ * become U+FFFD, and what is longer than `limit` characters is cut and ends in "…".
+ */
+export function legible(text: string, limit: number): string {
+  const clean = text.slice(0, limit).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, '\u{FFFD}');
+  return text.length > limit ? `${clean}…` : clean;
 }

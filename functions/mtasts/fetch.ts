@@ -2,12 +2,12 @@
 // is limited in time, the body in size, and the connection goes only to an address that was vetted beforehand.
 
 import { X509Certificate } from 'node:crypto';
-import { isIP, type TcpSocketConnectOpts } from 'node:net';
 import tls from 'node:tls';
 import { Client, type Dispatcher } from 'undici';
 import { isPublicAddress } from './address.ts';
 import { type Domain, policyHost } from './domain.ts';
 import { type Failure, type FailureCode, failure, quote } from './failure.ts';
+import type { Gate, Slot } from './gate.ts';
 import type { Limits } from './limits.ts';
 import { type Policy, parsePolicy } from './policy.ts';
 import type { Resolver } from './resolver.ts';
@@ -17,8 +17,12 @@ export type Fetched =
   | { readonly ok: true; readonly policy: Policy; readonly text: string }
   | { readonly ok: false; readonly failure: Failure };
 
+/** The time was over before the policy host had a slot, or as good as over: nothing is known of the domain. */
+export type NotStarted = 'not-started';
+
 export interface FetchOptions {
   readonly resolver: Resolver;
+  readonly gate: Gate;
   readonly limits: Limits;
   /** Ends the fetch with `deadline-exceeded`. */
   readonly signal: AbortSignal;
@@ -41,15 +45,20 @@ class PolicyHostFailure extends Error {
   }
 }
 
+/** An address that takes no connection: another may. */
+class Unreached extends PolicyHostFailure {}
+
 /**
  * Fetches and parses the policy of a domain. Never rejects for anything that the domain's DNS or web server does;
  * when it settles, nothing is left open.
  */
-export async function fetchPolicy(domain: Domain, options: FetchOptions): Promise<Fetched> {
+export async function fetchPolicy(domain: Domain, options: FetchOptions): Promise<Fetched | NotStarted> {
   const host = policyHost(domain);
   try {
     const addresses = await resolveAddresses(host, options);
-    const text = await download(host, addresses, options);
+    const socket = await connect(host, addresses, options);
+    if (socket === 'not-started') return socket;
+    const text = await download(host, socket, options);
     const parsed = parsePolicy(text);
     return parsed.ok ? { ...parsed, text } : parsed;
   } catch (error) {
@@ -77,12 +86,12 @@ async function resolveAddresses(host: string, options: FetchOptions): Promise<re
     const refused = quote(answer.values.slice(0, MAX_ADDRESSES).join(', '));
     throw new PolicyHostFailure('address-forbidden', `${host} has no public address, only ${refused}`);
   }
-  return allowed.slice(0, MAX_ADDRESSES);
+  return [...new Set(allowed)].slice(0, MAX_ADDRESSES);
 }
 
-async function download(host: string, addresses: readonly string[], options: FetchOptions): Promise<string> {
+/** Ends the connection, whatever comes of it. */
+async function download(host: string, socket: tls.TLSSocket, options: FetchOptions): Promise<string> {
   const { limits, signal, port } = options;
-  const socket = await connect(host, addresses, options);
   let handedOver = false;
   const client = new Client(`https://${host}:${port}`, {
     // One connection, one request: the socket made above is used once and never replaced. undici knows no connector
@@ -103,6 +112,12 @@ async function download(host: string, addresses: readonly string[], options: Fet
     maxResponseSize: limits.policyBytes,
   });
   const end = (reason?: PolicyHostFailure) => void client.destroy(reason ?? null);
+  socket.on('readable', () => {
+    if (socket.bytesRead <= limits.answerBytes) return;
+    end(
+      new PolicyHostFailure('http-malformed', `${host} sends more than ${limits.answerBytes} bytes in all`),
+    );
+  });
   const onAbort = () => end();
   signal.addEventListener('abort', onAbort, { once: true });
   let timer = setTimeout(() => {
@@ -140,45 +155,87 @@ async function download(host: string, addresses: readonly string[], options: Fet
   }
 }
 
-/** Opens a verified TLS connection to one of the vetted addresses, all within `connectMs`. */
-function connect(host: string, addresses: readonly string[], options: FetchOptions): Promise<tls.TLSSocket> {
-  const { limits, signal, port } = options;
+/** Opens a verified TLS connection to the first of the vetted addresses that takes one. */
+async function connect(
+  host: string,
+  addresses: readonly string[],
+  { limits, signal, port, gate }: FetchOptions,
+): Promise<tls.TLSSocket | NotStarted> {
+  signal.throwIfAborted();
+  let untried = addresses;
+  // Trying is limited, waiting for others to finish with an address only by the domain's own time.
+  let leftMs = limits.connectMs;
+  const shareMs = Math.max(250, leftMs / addresses.length);
+  let told: Unreached | undefined;
+  for (;;) {
+    // The addresses serve the same policy, so one that is free is as good as one that is not. Where none is, to wait is
+    // better than to fail a domain for what its neighbours do. A slot is of the address that is connected to, not of
+    // those that are listed: a domain that lists a stranger's address beside its own slow one holds only its own.
+    const slot = await gate.enter(untried, signal);
+    const first = untried === addresses;
+    if (slot === undefined && first) return 'not-started';
+    if (slot === undefined) throw signal.reason;
+    untried = untried.filter((address) => address !== slot.address);
+    const reachMs = untried.length === 0 ? leftMs : Math.min(shareMs, leftMs);
+    const start = performance.now();
+    try {
+      return await connectTo(slot, { host, port, signal, reachMs, leftMs });
+    } catch (error) {
+      // Those who wait run out of time at about the same moment: a slot that one gives back helps no other.
+      if (signal.aborted && first && slot.waited) return 'not-started';
+      if (!(error instanceof Unreached)) throw error;
+      leftMs -= Math.ceil(performance.now() - start);
+      // What used up the time is the reason; else the first, since where there is no IPv6, the others say just that.
+      if (told === undefined || error.failure.code === 'connect-timeout') told = error;
+      if (untried.length === 0 || leftMs <= 0) throw told;
+    }
+  }
+}
+
+interface Attempt extends Pick<FetchOptions, 'port' | 'signal'> {
+  readonly host: string;
+  /** Milliseconds until the address has taken the connection. */
+  readonly reachMs: number;
+  /** Milliseconds for that and the TLS handshake. */
+  readonly leftMs: number;
+}
+
+/** The slot is held until the connection is closed, by whomever. Rejects with Unreached if there was none. */
+function connectTo(slot: Slot, { host, port, signal, reachMs, leftMs }: Attempt): Promise<tls.TLSSocket> {
+  const socket = tls.connect({
+    // The name was resolved and vetted already. Whatever DNS says now, the socket goes to this address.
+    host: slot.address,
+    port,
+    servername: host,
+    minVersion: 'TLSv1.2',
+    ALPNProtocols: ['http/1.1'],
+    rejectUnauthorized: true,
+    checkServerIdentity: checkPolicyHostIdentity,
+  });
+  socket.once('close', slot.leave);
   return new Promise((resolve, reject) => {
-    signal.throwIfAborted();
     let connected = false;
-    const vetted = addresses.map((address) => ({ address, family: isIP(address) }));
-    const target: tls.ConnectionOptions & TcpSocketConnectOpts = {
-      host,
-      port,
-      // The name was resolved and vetted already. Whatever DNS says now, the socket goes to these addresses.
-      lookup: (_, { all }, callback) => {
-        if (all) callback(null, vetted);
-        else callback(null, vetted[0]?.address ?? '', vetted[0]?.family);
-      },
-      autoSelectFamily: true,
-      autoSelectFamilyAttemptTimeout: Math.max(250, Math.floor(limits.connectMs / vetted.length)),
-      servername: host,
-      minVersion: 'TLSv1.2',
-      ALPNProtocols: ['http/1.1'],
-      rejectUnauthorized: true,
-      checkServerIdentity: checkPolicyHostIdentity,
-    };
-    const socket = tls.connect(target);
-    const settle = (error?: Error) => {
+    const settle = (error?: unknown) => {
       clearTimeout(timer);
       signal.removeEventListener('abort', onAbort);
       if (error === undefined) return resolve(socket);
       socket.destroy();
       reject(error);
     };
-    const timer = setTimeout(() => {
-      const reached = connected ? 'TLS handshake unfinished' : 'no connection';
-      settle(new PolicyHostFailure('connect-timeout', `${host}: ${reached} within ${limits.connectMs} ms`));
-    }, limits.connectMs);
-    const onAbort = () => settle(signal.reason instanceof Error ? signal.reason : new Error('aborted'));
+    const outOfTime = (doing: string, ms: number) =>
+      `${host}: ${doing} ${slot.address} within ${Math.round(ms)} ms`;
+    const unreached = () => settle(new Unreached('connect-timeout', outOfTime('no connection to', reachMs)));
+    const handshakeLate = () =>
+      settle(new PolicyHostFailure('connect-timeout', outOfTime('TLS handshake unfinished with', leftMs)));
+    let timer = setTimeout(unreached, reachMs);
+    const onAbort = () => settle(signal.reason);
     signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    const start = performance.now();
     socket.once('connect', () => {
       connected = true;
+      clearTimeout(timer);
+      timer = setTimeout(handshakeLate, leftMs - (performance.now() - start));
     });
     socket.once('secureConnect', () => settle());
     // Stays for the life of the socket: an error after settling is somebody else's to report, but must have a listener.
@@ -227,9 +284,9 @@ function connectFailure(
     return new PolicyHostFailure('certificate-untrusted', reason, error);
   }
   if (connected) return new PolicyHostFailure('tls-failed', reason, error);
-  if (error.code === 'ECONNREFUSED') return new PolicyHostFailure('connect-refused', reason, error);
-  if (error.code === 'ETIMEDOUT') return new PolicyHostFailure('connect-timeout', reason, error);
-  return new PolicyHostFailure('connect-failed', reason, error);
+  if (error.code === 'ECONNREFUSED') return new Unreached('connect-refused', reason, error);
+  if (error.code === 'ETIMEDOUT') return new Unreached('connect-timeout', reason, error);
+  return new Unreached('connect-failed', reason, error);
 }
 
 function checkHeaders(host: string, { statusCode, headers }: Dispatcher.ResponseData): void {

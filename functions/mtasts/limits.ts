@@ -9,12 +9,19 @@ export interface Limits {
   readonly dnsMs: number;
   /** Milliseconds for connecting to the policy host, TLS handshake included, all of its addresses together. */
   readonly connectMs: number;
+  /** Connections at once to one address, from one process: the next waits, within its domain's time. */
+  readonly connectionsPerAddress: number;
   /** Milliseconds from the request to the end of the response's headers. */
   readonly headersMs: number;
   /** Milliseconds that the body may stand still. */
   readonly bodyIdleMs: number;
   /** Bytes of a policy, however it is framed. RFC 8461 §3.3 suggests 64 kilobytes. */
   readonly policyBytes: number;
+  /**
+   * Bytes of the whole answer: headers, informational answers and framing. Without it a host could send gigabytes that
+   * are no body, and keep the processor from its neighbours in the batch.
+   */
+  readonly answerBytes: number;
   /** Milliseconds before the policy of a record id that failed is asked for again. RFC 8461 §3.3: "five minutes or longer". */
   readonly retryAfterMs: number;
 }
@@ -23,8 +30,13 @@ export const LIMITS: Limits = Object.freeze({
   domainMs: 60_000,
   dnsMs: 10_000,
   connectMs: 10_000,
+  // As many as a browser opens to one server. At a tenth of a second each, a batch of 100 domains on one address is
+  // done in three.
+  connectionsPerAddress: 4,
   headersMs: 10_000,
   bodyIdleMs: 10_000,
   policyBytes: MAX_POLICY_BYTES,
+  // Room for the largest policy in chunks of one byte, which take six.
+  answerBytes: 8 * MAX_POLICY_BYTES,
   retryAfterMs: 300_000,
 });

@@ -14,6 +14,12 @@ export const MAX_MAX_AGE_SECONDS = 31_557_600;
 /** RFC 8461 §3.3: "a suggested maximum policy size 64 kilobytes". Whoever fetches a policy keeps to it. */
 export const MAX_POLICY_BYTES = 65_536;
 
+/**
+ * Bytes of all MX patterns together. It bounds what a stranger makes us store, and pay for at every refresh: 64 KiB hold
+ * 9,000 patterns. Of 72 policies that domains publish, the longest has 145 bytes of them.
+ */
+export const MAX_MX_BYTES = 8_192;
+
 /** What a policy says (RFC 8461 §3.2). */
 export interface Policy {
   readonly mode: Mode;
@@ -44,7 +50,7 @@ interface Fields {
 
 /**
  * Reads a policy by the ABNF of RFC 8461 §3.2. `text` is the whole body, decoded as UTF-8. The failure is
- * `policy-invalid`; its detail names the line and what is wrong with it.
+ * `policy-invalid`, and its detail names the line and what is wrong with it; or `policy-too-large`.
  */
 export function parsePolicy(text: string): ParsedPolicy {
   const fields: Fields = { mx: new Set() };
@@ -62,6 +68,12 @@ export function parsePolicy(text: string): ParsedPolicy {
   if (maxAgeSeconds === undefined) return invalid('The policy has no "max_age".');
   // "required at least once, except when mode is "none""
   if (mx.size === 0 && mode !== 'none') return invalid(`The policy has no "mx", and its mode is ${mode}.`);
+  // ASCII: a character is a byte.
+  const mxBytes = [...mx].reduce((sum, pattern) => sum + pattern.length, 0);
+  if (mxBytes > MAX_MX_BYTES) {
+    const detail = `The policy's ${mx.size} "mx" are ${mxBytes} bytes together, more than ${MAX_MX_BYTES}.`;
+    return { ok: false, failure: failure('policy-too-large', detail) };
+  }
   return { ok: true, policy: { mode, mx: [...mx], maxAgeSeconds } };
 }
 

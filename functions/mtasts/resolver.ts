@@ -22,6 +22,12 @@ export interface Resolver {
 const NEXT_SERVER: ReadonlySet<string> = new Set([dns.SERVFAIL, dns.REFUSED, dns.NOTIMP, dns.FORMERR]);
 
 /**
+ * How long AAAA may take once there is A, as a share of `dnsMs`. Some name servers drop questions about IPv6, and a host
+ * that has IPv4 need not wait for them. Not the other way round: where this runs, there may be no IPv6.
+ */
+const AAAA_GRACE = 0.1;
+
+/**
  * @param servers `address` or `address:port` of recursive resolvers, asked in this order; the system's if left out.
  */
 export function createResolver({ dnsMs }: Pick<Limits, 'dnsMs'>, servers?: readonly string[]): Resolver {
@@ -57,6 +63,7 @@ export function createResolver({ dnsMs }: Pick<Limits, 'dnsMs'>, servers?: reado
         : { status: 'absent', detail: `no ${type} record at ${name}` };
     } catch (error) {
       const code = codeOf(error);
+      // c-ares says this, too, of an answer without records whose code is above 5 (NOTAUTH, BADVERS), and does not tell.
       if (code === dns.NODATA) return { status: 'absent', detail: `no ${type} record at ${name}` };
       if (code === dns.NOTFOUND) return { status: 'absent', detail: `the name ${name} does not exist` };
       const unavailable = (failureCode: FailureCode, detail: string): Answer => ({
@@ -80,10 +87,16 @@ export function createResolver({ dnsMs }: Pick<Limits, 'dnsMs'>, servers?: reado
         (await channel.resolveTxt(name)).map((strings) => strings.join('')),
       ),
     async addresses(name, signal) {
-      const answers = await Promise.all([
-        ask(name, 'A', signal, (channel) => channel.resolve4(name)),
-        ask(name, 'AAAA', signal, (channel) => channel.resolve6(name)),
-      ]);
+      const enough = new AbortController();
+      let grace: NodeJS.Timeout | undefined;
+      const ipv4 = ask(name, 'A', signal, (channel) => channel.resolve4(name)).then((answer) => {
+        if (answer.status === 'found') grace = setTimeout(() => enough.abort(), AAAA_GRACE * dnsMs);
+        return answer;
+      });
+      const ipv6 = ask(name, 'AAAA', AbortSignal.any([signal, enough.signal]), (channel) =>
+        channel.resolve6(name),
+      );
+      const answers = await Promise.all([ipv4, ipv6]).finally(() => clearTimeout(grace));
       const values = answers.flatMap((answer) => (answer.status === 'found' ? answer.values : []));
       if (values.length > 0) return { status: 'found', values };
       const unavailable = answers.find((answer) => answer.status === 'unavailable');

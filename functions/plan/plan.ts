@@ -43,6 +43,7 @@ export interface Lane {
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 const NEVER = Number.NEGATIVE_INFINITY;
+const NO_LATER = Number.POSITIVE_INFINITY;
 
 /**
  * A back-off is forgotten after two days without use: a wildcard TXT record, and mail to random names below it, must
@@ -56,18 +57,23 @@ const REVIVE_WITHIN_MS = 7 * DAY;
 /** A renewal starts this long before the policy expires, so that it is done in time. */
 const RENEWAL_RESERVE_MS = 300_000;
 
+/** Further ahead no clock is: an update there was a mistake, and would never count as stale. */
+const AHEAD_MS = DAY;
+
 /** Prunes what nobody uses; refreshes what is stale, whatever its lifetime. */
 export function dailyLane(now: number, { staleAfterMs, unusedAfterMs }: Ages): Lane {
   const updatedBefore = now - staleAfterMs;
+  const updatedAfter = now + AHEAD_MS;
   const usedBefore = unusedAfterMs === 0 ? NEVER : now - unusedAfterMs;
   return {
-    range: { updatedBefore, usedBefore, expiringBefore: NEVER },
+    range: { updatedBefore, usedBefore, expiringBefore: NEVER, updatedAfter },
     judge({ backoff, lastUse, lastUpdate }) {
       // An entry that nobody uses is not worth a refresh, however stale. One whose use was never reported is not
       // known to be unused.
       const bound = backoff ? Math.max(usedBefore, now - BACKOFF_UNUSED_AFTER_MS) : usedBefore;
       if (lastUse !== undefined && lastUse < bound) return { kind: 'prune', usedBefore: bound };
-      return lastUpdate < updatedBefore ? { kind: 'refresh' } : { kind: 'leave' };
+      const stale = lastUpdate < updatedBefore || lastUpdate > updatedAfter;
+      return stale ? { kind: 'refresh' } : { kind: 'leave' };
     },
   };
 }
@@ -78,7 +84,7 @@ export function renewalLane(now: number, { unusedAfterMs, renewalMarginMs }: Age
   // Where relays do not report use, everything counts as used.
   const usedSince = unusedAfterMs === 0 ? NEVER : now - REVIVE_WITHIN_MS;
   return {
-    range: { updatedBefore: NEVER, usedBefore: NEVER, expiringBefore },
+    range: { updatedBefore: NEVER, usedBefore: NEVER, expiringBefore, updatedAfter: NO_LATER },
     judge({ mode, backoff, validEnd, lastUse = NEVER }) {
       if (backoff || mode === undefined || mode === 'none') return { kind: 'leave' };
       if (validEnd === undefined || validEnd >= expiringBefore) return { kind: 'leave' };

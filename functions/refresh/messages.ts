@@ -6,7 +6,7 @@ import { type Refresher, refreshDomain } from './refresh.ts';
 import { decodeTask, type RefreshTask } from './task.ts';
 
 interface RefreshJob extends RefreshTask {
-  readonly messageIds: string[];
+  readonly messages: SQSRecord[];
 }
 
 /** Refreshes the domains of a batch of messages. @returns the ids of those that SQS shall deliver again. */
@@ -27,10 +27,10 @@ export function refreshMessages(
 /** Several messages for one domain are one job, for the newest version that any of them names. */
 function groupByDomain(messages: readonly SQSRecord[], telemetry: Telemetry): RefreshJob[] {
   const jobs = new Map<Domain, RefreshJob>();
-  for (const { messageId, body } of messages) {
-    const task = decodeTask(body);
+  for (const message of messages) {
+    const task = decodeTask(message.body);
     if (!task.ok) {
-      telemetry.refused(messageId, task.reason);
+      telemetry.refused(message.messageId, task.reason);
       continue;
     }
     const { domain, lastUpdate } = task.value;
@@ -38,7 +38,7 @@ function groupByDomain(messages: readonly SQSRecord[], telemetry: Telemetry): Re
     jobs.set(domain, {
       domain,
       lastUpdate: Math.max(lastUpdate, known?.lastUpdate ?? lastUpdate),
-      messageIds: [...(known?.messageIds ?? []), messageId],
+      messages: [...(known?.messages ?? []), message],
     });
   }
   return [...jobs.values()];

@@ -21,8 +21,16 @@ export type Outcome =
     }
   /** Somebody wrote a newer version in the meantime. */
   | { readonly kind: 'conflict' }
-  /** Nothing was done: the entry is gone, is newer than the task, or was tried too recently. */
-  | { readonly kind: 'skipped'; readonly reason: 'gone' | 'newer' | 'too-soon' | 'unreadable' }
+  /**
+   * Nothing was done: the entry is gone, is newer than the task, or was tried too recently; or a domain that is not
+   * known was one too many today.
+   */
+  | {
+      readonly kind: 'skipped';
+      readonly reason: 'gone' | 'newer' | 'too-soon' | 'unreadable' | 'discovery-limit';
+    }
+  /** The minute was over before its policy host had a connection to spare: its turn comes again. */
+  | { readonly kind: 'postponed' }
   /** A policy that was not known is stored now. */
   | { readonly kind: 'discovered' }
   /** A domain that is not known has no usable record: nothing is stored. */

@@ -1,17 +1,18 @@
 import type { Domain } from '../mtasts/domain.ts';
-import { type Fetched, fetchPolicy } from '../mtasts/fetch.ts';
+import { type Fetched, fetchPolicy, type NotStarted } from '../mtasts/fetch.ts';
+import { createGate } from '../mtasts/gate.ts';
 import type { Limits } from '../mtasts/limits.ts';
 import { type Lookup, lookupRecord } from '../mtasts/lookup.ts';
 import { createResolver } from '../mtasts/resolver.ts';
 import type { RefreshEnvironment } from '../runtime/env.ts';
 import type { PolicyRecord, PolicyStore } from '../store/policy-store.ts';
-import { decide } from './decide.ts';
+import { type Decision, decide } from './decide.ts';
 import type { Outcome } from './outcome.ts';
 
 export interface Refresher {
   readonly store: PolicyStore;
   readonly lookup: (domain: Domain, signal: AbortSignal) => Promise<Lookup>;
-  readonly fetch: (domain: Domain, signal: AbortSignal) => Promise<Fetched>;
+  readonly fetch: (domain: Domain, signal: AbortSignal) => Promise<Fetched | NotStarted>;
   readonly limits: Limits;
   /** See `Rules` in decide.ts. */
   readonly maxFetchAgeMs: number;
@@ -26,11 +27,13 @@ export function createRefresher(
   limits: Limits,
 ): Refresher {
   const resolver = createResolver(limits, dnsServers);
+  // One for all domains of this process.
+  const gate = createGate(limits.connectionsPerAddress);
   return {
     store,
     lookup: (domain, signal) => lookupRecord(domain, { resolver, signal }),
     fetch: (domain, signal) =>
-      fetchPolicy(domain, { resolver, limits, signal, port: policyHostPort, allowPrivateAddresses }),
+      fetchPolicy(domain, { resolver, gate, limits, signal, port: policyHostPort, allowPrivateAddresses }),
     limits,
     maxFetchAgeMs: maxFetchAgeSeconds * 1_000,
     now: Date.now,
@@ -43,24 +46,38 @@ export function createRefresher(
  * Rejects for a fault of the database, or with the reason of `signal` if that ended the work.
  *
  * @param record the entry as read consistently; undefined to discover a domain that is not known.
+ * @param admits whether one more domain may be discovered; asked when there is a record, before anything is fetched.
  */
 export async function refreshDomain(
   domain: Domain,
   record: PolicyRecord | undefined,
   { store, lookup, fetch, limits, maxFetchAgeMs, now }: Refresher,
   signal: AbortSignal,
+  admits: (domain: Domain) => Promise<boolean> = async () => true,
 ): Promise<Outcome> {
   const rules = { retryAfterMs: limits.retryAfterMs, maxFetchAgeMs };
-  const patience = AbortSignal.any([AbortSignal.timeout(limits.domainMs), signal]);
+  const outOfTime = new AbortController();
+  // AbortSignal.timeout would leave its timer behind for the rest of the minute.
+  const timer = setTimeout(() => outOfTime.abort(), limits.domainMs);
+  const patience = AbortSignal.any([outOfTime.signal, signal]);
 
-  const found = await lookup(domain, patience);
-  // What the batch's own end cut short says nothing about the domain.
-  signal.throwIfAborted();
-  let decision = decide({ record, lookup: found, fetched: undefined, now: now(), rules });
-  if (decision.action === 'fetch') {
-    const fetched = await fetch(domain, patience);
+  let decision: Decision;
+  try {
+    const found = await lookup(domain, patience);
+    // What the batch's own end cut short says nothing about the domain.
     signal.throwIfAborted();
-    decision = decide({ record, lookup: found, fetched, now: now(), rules });
+    decision = decide({ record, lookup: found, fetched: undefined, now: now(), rules });
+    if (decision.action === 'fetch') {
+      if (record === undefined && !(await admits(domain))) {
+        return { kind: 'skipped', reason: 'discovery-limit' };
+      }
+      const fetched = await fetch(domain, patience);
+      signal.throwIfAborted();
+      if (fetched === 'not-started') return { kind: 'postponed' };
+      decision = decide({ record, lookup: found, fetched, now: now(), rules });
+    }
+  } finally {
+    clearTimeout(timer);
   }
 
   switch (decision.action) {

@@ -7,6 +7,7 @@ import { type Job, runBatch } from '../refresh/batch.ts';
 import { type Refresher, refreshDomain } from '../refresh/refresh.ts';
 import { checkDomain, type Decoded, decodeJsonObject } from '../refresh/task.ts';
 import type { Telemetry } from '../runtime/telemetry.ts';
+import type { Admits } from './discovery.ts';
 
 export type RelayRequest =
   | { readonly kind: 'look'; readonly domain: Domain }
@@ -22,7 +23,6 @@ const MAX_USED_DOMAINS = 1_000;
 /** LastUse is kept to within a day: a policy used all day is written once. */
 const USE_GRANULARITY_MS = 86_400_000;
 
-/** A batch may name 10,000 domains; a client has 128 sockets, which the looks of the same batch need too. */
 /**
  * Reports are worked through piece by piece: ten messages can name 10,000 domains, and a hostile domain's policy may
  * have thousands of patterns, so all items at once would not fit into the function's memory.
@@ -59,6 +59,7 @@ export function decodeRequest(body: string): Decoded<RelayRequest> {
 
 interface Context {
   readonly refresher: Refresher;
+  readonly admits: Admits;
   readonly telemetry: Telemetry;
   readonly signal: AbortSignal;
 }
@@ -66,21 +67,22 @@ interface Context {
 /** Serves a batch of requests. @returns the ids of the messages that SQS shall deliver again. */
 export async function answerRequests(messages: readonly SQSRecord[], context: Context): Promise<string[]> {
   const { telemetry } = context;
-  const looks = new Map<Domain, string[]>();
-  const uses = new Map<Domain, string[]>();
-  const ask = (asked: Map<Domain, string[]>, domain: Domain, messageId: string) => {
-    const ids = asked.get(domain);
-    if (ids === undefined) asked.set(domain, [messageId]);
-    else ids.push(messageId);
+  const looks = new Map<Domain, SQSRecord[]>();
+  const uses = new Map<Domain, SQSRecord[]>();
+  const ask = (asked: Map<Domain, SQSRecord[]>, domain: Domain, message: SQSRecord) => {
+    const others = asked.get(domain);
+    if (others === undefined) asked.set(domain, [message]);
+    else others.push(message);
   };
-  for (const { messageId, body } of messages) {
-    const request = decodeRequest(body);
+  for (const message of messages) {
+    const { messageId } = message;
+    const request = decodeRequest(message.body);
     if (!request.ok) {
       telemetry.refused(messageId, request.reason);
     } else if (request.value.kind === 'look') {
-      ask(looks, request.value.domain, messageId);
+      ask(looks, request.value.domain, message);
     } else {
-      for (const domain of request.value.domains) ask(uses, domain, messageId);
+      for (const domain of request.value.domains) ask(uses, domain, message);
       if (request.value.ignored > 0) {
         telemetry.info('names in a report of use are no policy domains', {
           message_id: messageId,
@@ -93,19 +95,19 @@ export async function answerRequests(messages: readonly SQSRecord[], context: Co
   return failed.flat();
 }
 
-function jobs(asked: ReadonlyMap<Domain, string[]>): Job[] {
-  return [...asked].map(([domain, messageIds]) => ({ domain, messageIds }));
+function jobs(asked: ReadonlyMap<Domain, SQSRecord[]>): Job[] {
+  return [...asked].map(([domain, messages]) => ({ domain, messages }));
 }
 
-/** Discovers domains that are not known; refreshes the others, each at most once in five minutes. */
-function look(looks: readonly Job[], { refresher, telemetry, signal }: Context): Promise<string[]> {
+/** Discovers domains that are not known, so many a day; refreshes the others, each at most once in five minutes. */
+function look(looks: readonly Job[], { refresher, admits, telemetry, signal }: Context): Promise<string[]> {
   const { store, limits, now } = refresher;
   return runBatch(looks, { store, telemetry, signal }, async ({ domain }, record) => {
     // A back-off may have a new id by now, which is to be fetched at once.
     if (record !== undefined && !record.backoff && now() - record.lastUpdate < limits.retryAfterMs) {
       return { kind: 'skipped', reason: 'too-soon' };
     }
-    return refreshDomain(domain, record, refresher, signal);
+    return refreshDomain(domain, record, refresher, signal, admits);
   });
 }
 

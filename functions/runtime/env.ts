@@ -38,6 +38,13 @@ export interface RefreshEnvironment {
   readonly maxFetchAgeSeconds: number;
 }
 
+export interface RequestEnvironment extends RefreshEnvironment {
+  /** New policy domains of one registrable domain in a day. */
+  readonly discoveriesPerDomainPerDay: number;
+  /** New policy domains in a day. */
+  readonly discoveriesPerDay: number;
+}
+
 type Variables = Readonly<Record<string, string | undefined>>;
 
 /** SQS delays a message by 900 seconds at most ("Amazon SQS delay queues"). */
@@ -45,6 +52,9 @@ const MAX_DELAY_SECONDS = 900;
 
 const DAY = 86_400;
 const YEAR = 366 * DAY;
+
+/** As good as none: more than there are domains with MTA-STS. */
+const MOST_DISCOVERIES = 1_000_000_000;
 
 export function planEnvironment(variables: Variables): PlanEnvironment {
   return read(variables, (reader) => {
@@ -125,23 +135,52 @@ export function dispatchEnvironment(variables: Variables): DispatchEnvironment {
 }
 
 export function refreshEnvironment(variables: Variables): RefreshEnvironment {
+  return read(variables, (reader) => readDomains(variables, reader));
+}
+
+export function requestEnvironment(variables: Variables): RequestEnvironment {
   return read(variables, (reader) => {
-    const allowPrivateAddresses = reader.flag('ALLOW_PRIVATE_ADDRESSES');
-    // In the cloud, private addresses are the operator's own network and the metadata service: never a policy host.
-    if (allowPrivateAddresses && !usesLocalDatabase(variables)) {
+    const environment = {
+      ...readDomains(variables, reader),
+      discoveriesPerDomainPerDay: reader.integer('DISCOVERIES_PER_DOMAIN_PER_DAY', {
+        fallback: 100,
+        min: 1,
+        max: MOST_DISCOVERIES,
+      }),
+      discoveriesPerDay: reader.integer('DISCOVERIES_PER_DAY', {
+        fallback: 20_000,
+        min: 1,
+        max: MOST_DISCOVERIES,
+      }),
+    };
+    const { discoveriesPerDomainPerDay, discoveriesPerDay } = environment;
+    if (discoveriesPerDomainPerDay > discoveriesPerDay) {
       reader.complain(
-        'ALLOW_PRIVATE_ADDRESSES is for local use only: it needs AWS_ENDPOINT_URL_DYNAMODB to be a loopback ' +
-          'address (and AWS_IGNORE_CONFIGURED_ENDPOINT_URLS to be unset), and should be left unset on AWS',
+        `DISCOVERIES_PER_DOMAIN_PER_DAY (${discoveriesPerDomainPerDay}) is more than DISCOVERIES_PER_DAY ` +
+          `(${discoveriesPerDay}), so that one domain could use up what is for all: lower the one or raise the other`,
       );
     }
-    return {
-      table: reader.required('POLICY_TABLE', 'the name of the policy table'),
-      dnsServers: reader.servers('DNS_SERVERS'),
-      policyHostPort: reader.integer('POLICY_HOST_PORT', { fallback: 443, min: 1, max: 65_535 }),
-      allowPrivateAddresses,
-      maxFetchAgeSeconds: reader.integer('MAX_FETCH_AGE_SECONDS', { fallback: 604_800, min: 0, max: YEAR }),
-    };
+    return environment;
   });
+}
+
+/** What `refresh` and `request` share. */
+function readDomains(variables: Variables, reader: Reader): RefreshEnvironment {
+  const allowPrivateAddresses = reader.flag('ALLOW_PRIVATE_ADDRESSES');
+  // In the cloud, private addresses are the operator's own network and the metadata service: never a policy host.
+  if (allowPrivateAddresses && !usesLocalDatabase(variables)) {
+    reader.complain(
+      'ALLOW_PRIVATE_ADDRESSES is for local use only: it needs AWS_ENDPOINT_URL_DYNAMODB to be a loopback ' +
+        'address (and AWS_IGNORE_CONFIGURED_ENDPOINT_URLS to be unset), and should be left unset on AWS',
+    );
+  }
+  return {
+    table: reader.required('POLICY_TABLE', 'the name of the policy table'),
+    dnsServers: reader.servers('DNS_SERVERS'),
+    policyHostPort: reader.integer('POLICY_HOST_PORT', { fallback: 443, min: 1, max: 65_535 }),
+    allowPrivateAddresses,
+    maxFetchAgeSeconds: reader.integer('MAX_FETCH_AGE_SECONDS', { fallback: 604_800, min: 0, max: YEAR }),
+  };
 }
 
 /** A variable is missing or wrong. The message names each and says what it should be. */

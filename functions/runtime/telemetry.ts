@@ -1,10 +1,11 @@
 // Logs and metrics: what operators see. One warning line for a domain that failed, none for one that did not; counts
-// go to CloudWatch as embedded metrics (EMF), one line for each invocation. A domain is never a metric dimension.
+// go to CloudWatch as embedded metrics (EMF), one line for each invocation. A domain is never a metric dimension. Lines
+// are paid for by the byte, and strangers decide what they are about: each is bounded, and so is how many there are.
 
 import { Logger } from '@aws-lambda-powertools/logger';
 import { Metrics, MetricUnit } from '@aws-lambda-powertools/metrics';
 import type { Domain } from '../mtasts/domain.ts';
-import { type Failure, quote, RESULT_TYPES } from '../mtasts/failure.ts';
+import { type Failure, legible, quote, RESULT_TYPES } from '../mtasts/failure.ts';
 import type { Outcome } from '../refresh/outcome.ts';
 
 /** The metric that counts each outcome. */
@@ -16,6 +17,7 @@ const OUTCOME_METRICS: Readonly<Record<Outcome['kind'], string>> = {
   // Nothing was stored.
   conflict: 'Skipped',
   skipped: 'Skipped',
+  postponed: 'Skipped',
   discovered: 'Discovered',
   'not-implemented': 'Skipped',
   'backed-off': 'BackedOff',
@@ -41,6 +43,11 @@ export const METRIC_NAMES: readonly string[] = [
 
 type Details = Readonly<Record<string, string | number | undefined>>;
 
+/** Lines of an invocation about what cannot be read. The rest is counted: one mistake can have made thousands. */
+const MAX_UNREADABLE_LINES = 20;
+
+const MAX_REASON_CHARACTERS = 500;
+
 export interface Telemetry {
   /**
    * Counts the outcome; logs a warning if the domain failed and its policy matters to senders.
@@ -48,13 +55,15 @@ export interface Telemetry {
    * @param durationMs what the lookup, the fetch and the write took together.
    */
   outcome(domain: Domain, outcome: Outcome, durationMs: number): void;
-  /** A message that cannot be decoded: it is acknowledged, since retrying cannot mend it. */
+  /** A message that cannot be decoded: it is acknowledged, since retrying cannot mend it. The first twenty have a line. */
   refused(messageId: string, reason: string): void;
-  /** An item of the table that cannot be read. */
+  /** An item of the table that cannot be read; the same twenty. */
   unreadable(key: string, reason: string): void;
   count(counter: Counter, by: number): void;
   gauge(gauge: Gauge, value: number): void;
   info(message: string, details: Details): void;
+  /** Something that an operator may want to change; the message says what. */
+  warn(message: string, details: Details): void;
   /** A fault of AWS or of this program, with its stack. */
   error(message: string, error: unknown, details?: Details): void;
   /** Emits the counts. At the end of every invocation. */
@@ -67,6 +76,14 @@ export function createTelemetry(): Telemetry {
   const metrics = new Metrics();
   const counts = new Map<string, number>();
   const add = (metric: string, by: number) => counts.set(metric, (counts.get(metric) ?? 0) + by);
+  let unreadable = 0;
+
+  function cannotRead(message: string, what: Details, reason: string): void {
+    add('Refused', 1);
+    unreadable++;
+    if (unreadable > MAX_UNREADABLE_LINES) return;
+    logger.error(message, { ...what, reason: legible(reason, MAX_REASON_CHARACTERS) });
+  }
 
   function logOutcome(domain: Domain, outcome: Outcome, durationMs: number): void {
     const duration = { duration_ms: Math.round(durationMs) };
@@ -103,6 +120,7 @@ export function createTelemetry(): Telemetry {
       case 'removed':
       case 'conflict':
       case 'skipped':
+      case 'postponed':
       case 'discovered':
         return;
       case 'not-implemented':
@@ -117,21 +135,20 @@ export function createTelemetry(): Telemetry {
       add(OUTCOME_METRICS[outcome.kind], 1);
       logOutcome(domain, outcome, durationMs);
     },
-    refused(messageId, reason) {
-      add('Refused', 1);
-      logger.error('message refused', { message_id: messageId, reason });
-    },
-    unreadable(key, reason) {
-      add('Refused', 1);
-      logger.error('item cannot be read', { domain: quote(key), reason });
-    },
+    refused: (messageId, reason) => cannotRead('message refused', { message_id: quote(messageId) }, reason),
+    unreadable: (key, reason) => cannotRead('item cannot be read', { domain: quote(key) }, reason),
     count: add,
     gauge: (gauge, value) => counts.set(gauge, value),
     info: (message, details) => logger.info(message, details),
+    warn: (message, details) => logger.warn(message, details),
     error(message, error, details = {}) {
       logger.error(message, { ...details, error: error instanceof Error ? error : new Error(String(error)) });
     },
     flush() {
+      if (unreadable > MAX_UNREADABLE_LINES) {
+        logger.error('more messages or items cannot be read', { more: unreadable - MAX_UNREADABLE_LINES });
+      }
+      unreadable = 0;
       if (counts.size === 0) return;
       for (const [metric, value] of counts) metrics.addMetric(metric, MetricUnit.Count, value);
       counts.clear();

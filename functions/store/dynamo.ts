@@ -1,5 +1,6 @@
 // The policy store in DynamoDB. This is the only file that names attributes; the README's table contract is what it
-// writes. Every write is one conditional UpdateItem (or DeleteItem), so that repetition and races are harmless.
+// writes. Every write is one conditional UpdateItem (or DeleteItem), so that repetition and races are harmless. Beside
+// policies the table holds counters of discoveries, under keys that begin with "#", as no domain does.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import {
@@ -67,11 +68,16 @@ const SCAN_ATTRIBUTES = [
   'FailingSince',
 ];
 
+/** Of the keys of counters, and of no domain. */
+const COUNTER_PREFIX = '#';
+
 // An item without LastUpdate is no item. One whose LastUpdate is no number would never count as stale: it is asked for
-// too, and reported. Comparisons with an attribute that is not there are false.
+// too, and reported. Comparisons with an attribute that is not there are false. Counters are asked for to know how many
+// of those examined they were.
 const SCAN_FILTER =
-  'attribute_exists(#LastUpdate) AND (#LastUpdate < :updated OR #LastUse < :used OR #ValidEnd < :expiring ' +
-  'OR #Backoff = :true OR attribute_exists(#FailingSince) OR NOT attribute_type(#LastUpdate, :number))';
+  'begins_with(#Domain, :counter) OR attribute_exists(#LastUpdate) AND (#LastUpdate < :updated OR #LastUse < :used OR #ValidEnd < :expiring ' +
+  'OR #LastUpdate > :ahead OR #Backoff = :true OR attribute_exists(#FailingSince) ' +
+  'OR NOT attribute_type(#LastUpdate, :number))';
 
 /**
  * @param options.scanSegments how many parts of the table are scanned at once.
@@ -101,13 +107,18 @@ export function createDynamoStore(options: {
             ':updated': bound(range.updatedBefore),
             ':used': bound(range.usedBefore),
             ':expiring': bound(range.expiringBefore),
+            ':ahead': bound(range.updatedAfter),
             ':true': { BOOL: true },
             ':number': NUMBER_TYPE,
+            ':counter': { S: COUNTER_PREFIX },
           },
         }),
       );
-      const { decoded, unreadable } = decodeAll(page.Items ?? [], decodeScanned);
-      yield { records: decoded, examined: page.ScannedCount ?? 0, unreadable };
+      const items = page.Items ?? [];
+      const entries = items.filter((item) => !item.Domain?.S?.startsWith(COUNTER_PREFIX));
+      const { decoded, unreadable } = decodeAll(entries, decodeScanned);
+      const counters = items.length - entries.length;
+      yield { records: decoded, examined: (page.ScannedCount ?? 0) - counters, unreadable };
       start = page.LastEvaluatedKey;
     } while (start !== undefined);
   }
@@ -235,7 +246,35 @@ export function createDynamoStore(options: {
           values: { ':number': NUMBER_TYPE, ':before': bound(before) },
         },
       ),
+
+    async admitDiscovery(within, limit, now) {
+      const counted = client.send(
+        new UpdateItemCommand({
+          TableName: table,
+          Key: { Domain: { S: counterKey(within, now) } },
+          UpdateExpression: 'ADD #count :one SET #expires = :expires',
+          ConditionExpression: 'attribute_not_exists(#count) OR #count < :limit',
+          // Without LastUpdate it is no entry. `Expires` is what DynamoDB deletes it by, and of no policy's attributes:
+          // only a refresh may end a policy.
+          ExpressionAttributeNames: { '#count': 'Discoveries', '#expires': 'Expires' },
+          ExpressionAttributeValues: {
+            ':one': number(1),
+            ':limit': number(limit),
+            ':expires': number(Math.floor((now + COUNTER_LIFE_MS) / 1_000)),
+          },
+        }),
+      );
+      return (await conditionally(counted)) === 'written';
+    },
   };
+}
+
+/** Longer than its day has, so that no clock is wrong enough to start a second count. */
+const COUNTER_LIFE_MS = 2 * 86_400_000;
+
+function counterKey(within: string | undefined, now: number): string {
+  const day = new Date(now).toISOString().slice(0, 10);
+  return `${COUNTER_PREFIX}discovered#${day}${within === undefined ? '' : `#${within}`}`;
 }
 
 interface Condition {
@@ -319,6 +358,18 @@ function bound(value: number): AttributeValue {
 /** Says why an item cannot be used; never leaves this file. */
 class UnreadableItem extends Error {}
 
+/** An item as DynamoDB holds it, for whoever reads the table by itself. */
+export function decodePolicyItem(
+  item: Item,
+): { readonly ok: true; readonly record: PolicyRecord } | { readonly ok: false; readonly reason: string } {
+  try {
+    return { ok: true, record: decodeRecord(item) };
+  } catch (error) {
+    if (error instanceof UnreadableItem) return { ok: false, reason: error.message };
+    throw error;
+  }
+}
+
 function decodeAll<T>(items: readonly Item[], decode: (item: Item) => T) {
   const decoded: T[] = [];
   const unreadable: Unreadable[] = [];
@@ -337,36 +388,36 @@ function decodeScanned(item: Item): ScannedRecord {
   return {
     domain: decodeDomain(item),
     lastUpdate: decodeLastUpdate(item),
-    lastUse: optionalNumber(item, 'LastUse'),
-    lastFetch: optionalNumber(item, 'LastFetch'),
+    lastUse: optionalTime(item, 'LastUse'),
+    lastFetch: optionalTime(item, 'LastFetch'),
     mode: MODES.find((known) => known === item.Mode?.S),
     backoff: item.Backoff?.BOOL ?? false,
-    validEnd: optionalNumber(item, 'ValidEnd'),
-    failingSince: optionalNumber(item, 'FailingSince'),
+    validEnd: optionalTime(item, 'ValidEnd'),
+    failingSince: optionalTime(item, 'FailingSince'),
   };
 }
 
 // What says how a domain's mail is to be treated has to be right. The rest is bookkeeping, which is no reason to let a
 // policy lapse: if it is not of its type, it counts as missing, and the next refresh writes it anew.
 function decodeRecord(item: Item): PolicyRecord {
-  const lastAttempt = optionalNumber(item, 'LastAttempt');
+  const lastAttempt = optionalTime(item, 'LastAttempt');
   return {
     domain: decodeDomain(item),
     policy: decodePolicy(item),
     backoff: decodeBackoff(item),
-    validEnd: requiredNumber(item, 'ValidEnd'),
+    validEnd: optionalTime(item, 'ValidEnd') ?? unreadable(`ValidEnd is missing or ${NO_TIME}`),
     recordId: item.RecordID?.S,
     lastUpdate: decodeLastUpdate(item),
-    lastFetch: optionalNumber(item, 'LastFetch'),
-    lastUse: optionalNumber(item, 'LastUse'),
-    inserted: optionalNumber(item, 'Inserted'),
+    lastFetch: optionalTime(item, 'LastFetch'),
+    lastUse: optionalTime(item, 'LastUse'),
+    inserted: optionalTime(item, 'Inserted'),
     failing:
       lastAttempt === undefined
         ? undefined
         : {
             lastAttempt,
             code: item.LastFailure?.S ?? 'unknown',
-            since: optionalNumber(item, 'FailingSince') ?? lastAttempt,
+            since: optionalTime(item, 'FailingSince') ?? lastAttempt,
             recordId: item.FailedRecordID?.S,
           },
   };
@@ -386,9 +437,9 @@ function decodePolicy(item: Item): Policy {
   const mx = list.map((pattern) => pattern.S ?? unreadable('MX holds something that is not a string'));
   // RFC 8461 §3.2: "required at least once, except when mode is "none"". To extend this would be to refuse all mail.
   if (mx.length === 0 && mode !== 'none') unreadable(`MX is missing or empty, and Mode is ${mode}`);
-  const maxAgeSeconds = requiredNumber(item, 'MaxAgeSeconds');
+  const maxAgeSeconds = optionalNumber(item, 'MaxAgeSeconds') ?? Number.NaN;
   // A refresh must not shorten a policy.
-  if (maxAgeSeconds < 0) unreadable('MaxAgeSeconds is negative');
+  if (!(maxAgeSeconds >= 0)) unreadable('MaxAgeSeconds is missing or not a number from 0');
   return { mode, mx, maxAgeSeconds: Math.min(maxAgeSeconds, MAX_MAX_AGE_SECONDS) };
 }
 
@@ -398,17 +449,24 @@ function decodeBackoff(item: Item): boolean {
 
 /** The lock has to survive being a JavaScript number: a rounded one would make every write a conflict. */
 function decodeLastUpdate(item: Item): number {
-  const value = requiredNumber(item, 'LastUpdate');
-  return Number.isSafeInteger(value) ? value : unreadable('LastUpdate is not a whole number of milliseconds');
+  const value = optionalTime(item, 'LastUpdate') ?? unreadable(`LastUpdate is missing or ${NO_TIME}`);
+  return Number.isInteger(value) ? value : unreadable('LastUpdate is not a whole number of milliseconds');
+}
+
+/** The year 10000, far within what a Date can show and a JavaScript number holds to the millisecond. */
+const END_OF_TIME = Date.UTC(10_000);
+
+const NO_TIME = 'not a number of milliseconds since 1970';
+
+/** What is out of range is a mistake, as a time in nanoseconds is. */
+function optionalTime(item: Item, name: string): number | undefined {
+  const value = optionalNumber(item, name);
+  return value !== undefined && value >= 0 && value < END_OF_TIME ? value : undefined;
 }
 
 function optionalNumber(item: Item, name: string): number | undefined {
   const value = item[name]?.N;
   return value === undefined ? undefined : Number(value);
-}
-
-function requiredNumber(item: Item, name: string): number {
-  return optionalNumber(item, name) ?? unreadable(`${name} is missing or not a number`);
 }
 
 function unreadable(reason: string): never {

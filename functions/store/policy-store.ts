@@ -72,6 +72,8 @@ export interface ScanRange {
   readonly updatedBefore: number;
   readonly usedBefore: number;
   readonly expiringBefore: number;
+  /** Infinity: nothing. An update in the future is a clock's mistake or a hand's, and would never count as long ago. */
+  readonly updatedAfter: number;
 }
 
 /** A part of a scan's answer. */
@@ -105,8 +107,8 @@ export type WriteResult = 'written' | 'conflict';
 /** Every method rejects only for faults of the database itself. */
 export interface PolicyStore {
   /**
-   * Entries last updated, last used or valid until before the times given, and whatever is in back-off or failing: all
-   * that may need attention, in no order. What is not returned is in good health. Not a snapshot.
+   * Entries last updated, last used or valid until before the times given, or updated after that given, and whatever is
+   * in back-off or failing: all that may need attention, in no order. What is not returned is in good health. Not a snapshot.
    */
   scan(range: ScanRange): AsyncIterable<ScanPage>;
   /** Consistent read of any number of domains; repeated ones count once. Those without an entry are in no result. */
@@ -120,4 +122,9 @@ export interface PolicyStore {
   prune(domain: Domain, usedBefore: number): Promise<WriteResult>;
   /** Records that the policy was in use at `now`, if the entry exists and says less than `before`. */
   touch(domain: Domain, now: number, before: number): Promise<WriteResult>;
+  /**
+   * Counts one more discovery of the day of `now` (UTC), of a registrable domain or, if `within` is undefined, of all
+   * together. False, and not counted, if there were `limit` already.
+   */
+  admitDiscovery(within: string | undefined, limit: number, now: number): Promise<boolean>;
 }

@@ -1,7 +1,7 @@
 // What may be set for a stage, checked before anything is packaged or deployed. It knows nothing of osls: a table of
 // rules for parameters of its own, and for the rest those by which the functions check their environment.
 
-import { ConfigurationError, planEnvironment, refreshEnvironment } from '../../functions/runtime/env.ts';
+import { ConfigurationError, planEnvironment, requestEnvironment } from '../../functions/runtime/env.ts';
 
 /** By name; as read from serverless.yml or the command line. */
 export type Parameters = Readonly<Record<string, unknown>>;
@@ -124,7 +124,8 @@ function complaintsOfFunctions(values: Values): string[] {
   const variables: Record<string, string> = {};
   for (const [name, value] of Object.entries(values)) variables[variableName(name)] = value;
   const names = new Map(Object.keys(values).map((name) => [variableName(name), name]));
-  return [planEnvironment, refreshEnvironment].flatMap((read) => {
+  // `refresh` has no variable that `request` has not.
+  return [planEnvironment, requestEnvironment].flatMap((read) => {
     try {
       read({ ...variables, ...KNOWN_LATER });
       return [];

@@ -22,8 +22,12 @@ if (npm === undefined) {
   process.exit(1);
 }
 const command = [npm, 'sbom', '--sbom-format=cyclonedx', '--sbom-type=application', '--package-lock-only'];
-const options = { timeout: SBOM_MS, maxBuffer: 1 << 26, stdio: ['ignore', 'pipe', 'inherit'] } as const;
-const bom = JSON.parse(execFileSync(process.execPath, command, options).toString()) as Bom;
+const output = execFileSync(process.execPath, command, {
+  timeout: SBOM_MS,
+  maxBuffer: 1 << 26,
+  stdio: ['ignore', 'pipe', 'inherit'],
+});
+const bom = JSON.parse(output.toString()) as Bom;
 
 const isDeployed = ({ properties = [] }: Component) =>
   !properties.some(({ name, value }) => name === DEVELOPMENT && value === 'true');

@@ -157,6 +157,7 @@ const DESCRIBE: Readonly<Record<string, Describe>> = {
 export const IGNORED: readonly string[] = [
   'AWS::DynamoDB::Table PointInTimeRecoverySpecification',
   'AWS::DynamoDB::Table SSESpecification',
+  'AWS::DynamoDB::Table TimeToLiveSpecification',
 ];
 
 /** IAM's documents come as URL-encoded JSON, others as JSON. */

@@ -22,6 +22,7 @@ const right: [name: string, given: Parameters][] = [
   ['the longest wave', { waveSeconds: 870, scheduleLatenessSeconds: 30 }],
   ['a spread of one wave', { spreadSeconds: 840 }],
   ['no pruning', { unusedAfterSeconds: 0 }],
+  ['as many discoveries of one domain as of all', { discoveriesPerDomainPerDay: 5, discoveriesPerDay: 5 }],
   ['resolvers', { dnsServers: '9.9.9.9, [2620:fe::fe]:53' }],
   ['an alarm topic', { alarmTopicArn: 'arn:aws:sns:eu-central-1:123456789012:mail' }],
   ['another daily schedule', { dailySchedule: 'rate(1 day)' }],
@@ -89,6 +90,21 @@ const wrong: [name: string, given: Parameters, complaint: RegExp][] = [
     'a port that there is not',
     { policyHostPort: 70_000 },
     /^policyHostPort is "70000": it should be a whole number from 1 to 65535$/,
+  ],
+  [
+    'no discoveries at all',
+    { discoveriesPerDay: 0 },
+    /^discoveriesPerDay is "0": it should be a whole number from 1 to 1000000000$/,
+  ],
+  [
+    'no discoveries of one domain',
+    { discoveriesPerDomainPerDay: 0 },
+    /^discoveriesPerDomainPerDay is "0": it should be a whole number from 1 to 1000000000$/,
+  ],
+  [
+    'discoveries of which one domain could use up all',
+    { discoveriesPerDay: 99 },
+    /^discoveriesPerDomainPerDay \(100\) is more than discoveriesPerDay \(99\), so that one domain could use up /,
   ],
   [
     'concurrency that Lambda does not take',

@@ -6,7 +6,13 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import AdmZip from 'adm-zip';
 import { LIMITS } from '../../functions/mtasts/limits.ts';
-import { dispatchEnvironment, planEnvironment, refreshEnvironment } from '../../functions/runtime/env.ts';
+import { LAST_DELIVERY } from '../../functions/refresh/batch.ts';
+import {
+  dispatchEnvironment,
+  planEnvironment,
+  refreshEnvironment,
+  requestEnvironment,
+} from '../../functions/runtime/env.ts';
 import { METRIC_NAMES } from '../../functions/runtime/telemetry.ts';
 import { type Json, packageService, removePackages } from './packaging.ts';
 
@@ -27,6 +33,8 @@ const PARAMETERS = {
   maxFetchAgeSeconds: 0,
   dnsServers: '9.9.9.9,[2620:fe::fe]:53',
   policyHostPort: 8443,
+  discoveriesPerDomainPerDay: 7,
+  discoveriesPerDay: 70,
   refreshConcurrency: 20,
   requestConcurrency: 3,
   logLevel: 'DEBUG',
@@ -144,6 +152,7 @@ test('every parameter arrives where it belongs', () => {
     assert.equal(Environment.Variables.POWERTOOLS_LOG_LEVEL, 'DEBUG');
     assert.equal(LoggingConfig.ApplicationLogLevel, 'DEBUG');
   }
+  const request = properties('RequestLambdaFunction', t).Environment.Variables;
   const threshold = (id: string) => Number(properties(`${id}Alarm`, t).Threshold);
   const concurrency = (id: string) => Number(properties(id, t).ScalingConfig.MaximumConcurrency);
   assert.deepEqual(
@@ -159,6 +168,8 @@ test('every parameter arrives where it belongs', () => {
       renewalIntervalSeconds: Number(plan.RENEWAL_INTERVAL_SECONDS),
       renewalMarginSeconds: Number(plan.RENEWAL_MARGIN_SECONDS),
       renewalSpreadSeconds: Number(plan.RENEWAL_SPREAD_SECONDS),
+      discoveriesPerDomainPerDay: Number(request.DISCOVERIES_PER_DOMAIN_PER_DAY),
+      discoveriesPerDay: Number(request.DISCOVERIES_PER_DAY),
       refreshConcurrency: concurrency('RefreshEventSource'),
       requestConcurrency: concurrency('RequestEventSource'),
       logRetentionDays: Number(properties('PlanLogGroup', t).RetentionInDays),
@@ -202,9 +213,12 @@ test("every function's variables pass its own check, and set nothing but the pro
   );
   assert.deepEqual(planEnvironment(plan), planEnvironment(required));
   dispatchEnvironment(variables('DispatchLambdaFunction'));
-  for (const id of ['RefreshLambdaFunction', 'RequestLambdaFunction']) {
+  for (const [id, environment] of [
+    ['RefreshLambdaFunction', refreshEnvironment],
+    ['RequestLambdaFunction', requestEnvironment],
+  ] as const) {
     const { POLICY_TABLE } = variables(id);
-    assert.deepEqual(refreshEnvironment(variables(id)), refreshEnvironment({ POLICY_TABLE }));
+    assert.deepEqual(environment(variables(id)), environment({ POLICY_TABLE }));
   }
 });
 
@@ -246,6 +260,15 @@ test('a function that works on domains has time for the slowest, and ten seconds
   }
 });
 
+test('one address of a policy host never has more than 60 connections from the whole fleet', () => {
+  const batches = ['RefreshEventSource', 'RequestEventSource'].map((id) =>
+    Number(properties(id).ScalingConfig.MaximumConcurrency),
+  );
+  // A process works on one batch at a time, and nothing else connects to policy hosts.
+  const processes = batches.reduce((sum, each) => sum + each);
+  assert.equal(LIMITS.connectionsPerAddress * processes, 60);
+});
+
 test('no failure of an asynchronous invocation is silent', () => {
   const configs = ofType('AWS::Lambda::EventInvokeConfig');
   assert.deepEqual(
@@ -269,6 +292,7 @@ test('the table is billed by use, encrypted, recoverable, and outlives the stack
   assert.equal(Properties.DeletionProtectionEnabled, true);
   assert.deepEqual(Properties.PointInTimeRecoverySpecification, { PointInTimeRecoveryEnabled: true });
   assert.deepEqual(Properties.SSESpecification, { SSEEnabled: true });
+  assert.deepEqual(Properties.TimeToLiveSpecification, { AttributeName: 'Expires', Enabled: true });
 });
 
 const DEAD_LETTER_SECONDS = 14 * 86_400;
@@ -284,6 +308,7 @@ test('every queue is encrypted, and its dead letters are kept for 14 days, or it
     }
     const [deadLetters = ''] = references(found.RedrivePolicy.deadLetterTargetArn);
     assert.ok(found.RedrivePolicy.maxReceiveCount >= 5, id);
+    assert.ok(found.RedrivePolicy.maxReceiveCount > LAST_DELIVERY, id);
     assert.ok(found.MessageRetentionPeriod < DEAD_LETTER_SECONDS, id);
     assert.deepEqual(found.RedriveAllowPolicy, { redrivePermission: 'denyAll' }, id);
     const { redrivePermission, sourceQueueArns } = properties(deadLetters).RedriveAllowPolicy;

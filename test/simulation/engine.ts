@@ -54,7 +54,7 @@ function fail(message: string, cause?: unknown): never {
 const silent = () => {};
 const SILENT: Telemetry = {
   ...{ outcome: silent, count: silent, gauge: silent, info: silent, flush: silent },
-  ...{ refused: fail, unreadable: fail, error: fail },
+  ...{ refused: fail, unreadable: fail, warn: fail, error: fail },
 };
 
 export async function simulate(rule: Rule, scenario: Scenario): Promise<Measured> {

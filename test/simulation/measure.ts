@@ -195,6 +195,7 @@ function reachableMs(excused: readonly Window[], from: number, to: number): numb
 function nameOf(outcome: Outcome, before: PolicyRecord | undefined, after: PolicyRecord | undefined): string {
   if (outcome.kind === 'skipped') return `skipped, ${outcome.reason}`;
   if (outcome.kind === 'kept' && before?.backoff) return 'kept, back-off';
+  if (outcome.kind === 'kept' && before?.failing !== undefined) return 'kept, again';
   if (outcome.kind !== 'replaced') return outcome.kind;
   if (outcome.lookupFailure !== undefined) return 'replaced, no record';
   return `replaced, ${before?.recordId === after?.recordId ? 'same' : 'new'} id`;

@@ -62,8 +62,10 @@ test('the same writes have the same results as in DynamoDB', async () => {
       [change.kind]: (store) => store.write(domain, change, change.kind === 'insert' ? undefined : lock),
       touch: (store) => store.touch(domain, now, bound),
       prune: (store) => store.prune(domain, bound),
+      admit: async (store) => String(await store.admitDiscovery(within, 3, now)),
     };
-    const kind = draw([change.kind, change.kind, change.kind, change.kind, 'touch', 'prune']);
+    const within = draw(['example', undefined]);
+    const kind = draw([change.kind, change.kind, change.kind, change.kind, 'touch', 'prune', 'admit']);
     const expected = await actions[kind]?.(real);
     assert.equal(await actions[kind]?.(memory), expected, kind);
     results.add(`${kind} ${expected}`);
@@ -71,11 +73,17 @@ test('the same writes have the same results as in DynamoDB', async () => {
     const [held, stored] = [await memory.read([domain]), await real.read([domain])];
     assert.deepEqual(held.records.get(domain), stored.records.get(domain));
     if (i % 5 > 0) continue;
-    const range = { updatedBefore: bound, usedBefore: bound - 2_000, expiringBefore: bound + DAY };
+    const updatedAfter = random() < 0.5 ? bound : Number.POSITIVE_INFINITY;
+    const range = {
+      updatedBefore: bound - 1_500,
+      usedBefore: bound - 2_000,
+      expiringBefore: bound + DAY,
+      updatedAfter,
+    };
     assert.deepEqual(await scanned(memory, range), await scanned(real, range));
   }
-  // Each of the seven happened, and each was refused.
-  assert.equal(results.size, 14, [...results].sort().join(', '));
+  // Each of the eight happened, and each was refused.
+  assert.equal(results.size, 16, [...results].sort().join(', '));
 });
 
 test('an insert, and nothing else, is for a domain without an entry', async () => {

@@ -16,8 +16,11 @@ import type {
 /** Told of every entry that comes, changes or goes. */
 type Observe = (before: PolicyRecord | undefined, after: PolicyRecord | undefined) => void;
 
+const DAY_MS = 86_400_000;
+
 export class MemoryStore implements PolicyStore {
   readonly #entries = new Map<Domain, PolicyRecord>();
+  readonly #discoveries = new Map<string, number>();
   readonly #observe: Observe;
 
   constructor(observe: Observe = () => {}) {
@@ -36,12 +39,14 @@ export class MemoryStore implements PolicyStore {
     return 'written';
   }
 
-  async *scan({ updatedBefore, usedBefore, expiringBefore }: ScanRange): AsyncGenerator<ScanPage> {
+  async *scan(range: ScanRange): AsyncGenerator<ScanPage> {
+    const { updatedBefore, usedBefore, expiringBefore, updatedAfter } = range;
     const records: ScannedRecord[] = [];
     for (const entry of this.#entries.values()) {
       const { domain, policy, backoff, validEnd, lastUpdate, lastUse, lastFetch, failing } = entry;
       const unused = lastUse !== undefined && lastUse < usedBefore;
-      if (backoff || failing || unused || lastUpdate < updatedBefore || validEnd < expiringBefore) {
+      const stale = lastUpdate < updatedBefore || lastUpdate > updatedAfter;
+      if (backoff || failing || unused || stale || validEnd < expiringBefore) {
         const [mode, failingSince] = [policy.mode, failing?.since];
         records.push({ domain, lastUpdate, lastUse, lastFetch, mode, backoff, validEnd, failingSince });
       }
@@ -97,5 +102,13 @@ export class MemoryStore implements PolicyStore {
     const entry = this.get(domain);
     if (entry === undefined || (entry.lastUse !== undefined && entry.lastUse >= before)) return 'conflict';
     return this.#put(domain, { ...entry, lastUse: now });
+  }
+
+  async admitDiscovery(within: string | undefined, limit: number, now: number): Promise<boolean> {
+    const counter = `${Math.floor(now / DAY_MS)} ${within}`;
+    const count = this.#discoveries.get(counter) ?? 0;
+    if (count > 0 && count >= limit) return false;
+    this.#discoveries.set(counter, count + 1);
+    return true;
   }
 }

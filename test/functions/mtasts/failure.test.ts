@@ -23,6 +23,14 @@ test('a failure has a cause only if there is one', () => {
   assert.equal(failure('dns-error', 'detail', cause).cause, cause);
 });
 
+test('a detail is short and safe whatever it is made of', () => {
+  const sentence = `The mx "${quote('é'.repeat(999))}" is not "${quote('x'.repeat(999))}"; it should be a name.`;
+  assert.equal(failure('policy-invalid', sentence).detail, sentence, 'two quotations fit');
+  const careless = failure('policy-invalid', `\u{1B}[2J\n${'x'.repeat(1_000)}`).detail;
+  assert.equal(careless, `\u{FFFD}[2J\u{FFFD}${'x'.repeat(499 - 5)}…`);
+  assert.equal(careless.length, 500);
+});
+
 const quotations: [name: string, text: string, expected: string][] = [
   ['nothing', '', ''],
   ['plain text', 'v=STSv1; id=1', 'v=STSv1; id=1'],

@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import tls, { type TLSSocket } from 'node:tls';
 import { gzipSync } from 'node:zlib';
 import { type Fetched, fetchPolicy } from '../../../functions/mtasts/fetch.ts';
+import { createGate, type Gate, type Slot } from '../../../functions/mtasts/gate.ts';
 import type { Limits } from '../../../functions/mtasts/limits.ts';
 import { MAX_POLICY_BYTES } from '../../../functions/mtasts/policy.ts';
 import { createResolver } from '../../../functions/mtasts/resolver.ts';
@@ -31,6 +32,9 @@ const policy = policyText(domain);
 const CLOSED = '127.0.0.99';
 const oneLoopback = process.platform === 'darwin' && 'loopback has one IPv4 address';
 
+/** Where the policy hosts are. */
+const HOSTS = '127.0.0.1';
+
 let internet: Internet;
 before(async () => {
   internet = await startTrustedInternet();
@@ -51,12 +55,18 @@ async function visit(does: Site | BehaviourName, options: Visit = {}): Promise<F
   internet.traffic.reset();
   const patience = { ...PATIENT, ...limits };
   const resolver = createResolver(patience, [internet.dnsServer]);
+  const gate = createGate(1);
   const fetched = await leavingNothing([internet], (controller) => {
     if (abortAfterMs === 0) controller.abort();
     else if (abortAfterMs) void delay(abortAfterMs).then(() => controller.abort());
     const { signal } = controller;
-    return fetchPolicy(domain, { resolver, limits: patience, signal, port, allowPrivateAddresses });
+    return fetchPolicy(domain, { resolver, gate, limits: patience, signal, port, allowPrivateAddresses });
   });
+  assert.ok(fetched !== 'not-started', 'nobody else was there');
+  for (const address of [HOSTS, CLOSED]) {
+    const slot = await gate.enter([address], AbortSignal.timeout(1_000));
+    assert.ok(slot, `the slot of ${address} is free again`);
+  }
   assert.ok(internet.traffic.fetches() <= 1, 'one connection, whatever happens to it');
   for (const { kind, name, detail } of internet.traffic.events()) {
     assert.equal(name, host, 'nobody else is asked or connected to');
@@ -273,7 +283,19 @@ const responses: [name: string, response: HttpResponse, expected: string][] = [
   ['a NUL in a header', raw('x: \0'), 'http-malformed'],
   ['one header of 1 MB', { headers: { 'x-more': 'x'.repeat(1_000_000) } }, 'http-malformed'],
   ['ten thousand headers', raw(`${TYPE}\r\n${'x: y\r\n'.repeat(10_000)}z: z`), 'http-malformed'],
-  ['a status line of 1 MB', { raw: sound(`200 ${'x'.repeat(1_000_000)}`) }, 'ok'],
+  ['a status line of 400 kB', { raw: sound(`200 ${'x'.repeat(400_000)}`) }, 'ok'],
+  ['a status line of 1 MB', { raw: sound(`200 ${'x'.repeat(1_000_000)}`) }, 'http-malformed'],
+  ['line ends of 1 MB before the answer', { raw: `${'\n'.repeat(1_000_000)}${sound()}` }, 'http-malformed'],
+  [
+    'informational answers of 1 MB',
+    { raw: `${'HTTP/1.1 103 Early Hints\r\n\r\n'.repeat(35_000)}${sound()}` },
+    'http-malformed',
+  ],
+  [
+    'a chunk extension of 1 MB',
+    raw(`${TYPE}\r\ntransfer-encoding: chunked\r\n\r\n1;x=${'y'.repeat(1_000_000)}`),
+    'http-malformed',
+  ],
   ['two lengths', raw(`${TYPE}\r\ncontent-length: 1\r\ncontent-length: ${policy.length}`), 'http-aborted'],
   ['a length and chunks', { chunked: true, headers: { 'content-length': '1' } }, 'http-malformed'],
   ['a negative length', { headers: { 'content-length': '-1' } }, 'http-malformed'],
@@ -375,6 +397,13 @@ for (const [filling, fill] of Object.entries(fillings)) {
   }
 }
 
+test('the size limit: in chunks of one byte, the costliest framing there is', async () => {
+  const body = policy + '\n'.repeat(MAX_POLICY_BYTES - policy.length);
+  const chunks = [...body].map((byte) => `1\r\n${byte}\r\n`).join('');
+  const head = `HTTP/1.1 200 OK\r\n${TYPE}\r\nx: ${'y'.repeat(16_000)}\r\ntransfer-encoding: chunked\r\n\r\n`;
+  assert.equal(await outcome({ https: { policy: { raw: `${head}${chunks}0\r\n\r\n` } } }), 'ok');
+});
+
 test('what is too large is left where it is', async () => {
   // Sixteen pieces of a little more than the limit, of which the host is to send one.
   const body = policy + '\n'.repeat(16 * MAX_POLICY_BYTES);
@@ -471,29 +500,37 @@ test('out of time between DNS and the connection: nobody is connected to', async
         return { status: 'found', values: ['127.0.0.1'] };
       },
     },
+    gate: createGate(1),
     limits: PATIENT,
     signal: controller.signal,
     port: internet.policyHostPort,
     allowPrivateAddresses: true,
   });
-  assert.equal(!fetched.ok && fetched.failure.code, 'deadline-exceeded');
+  assert.ok(fetched !== 'not-started' && !fetched.ok);
+  assert.equal(fetched.failure.code, 'deadline-exceeded');
   assert.equal(internet.traffic.fetches(), 0);
 });
 
 // Which addresses are connected to.
 
 /**
- * Does `work` while connections are noted instead of made: `tried` are the addresses that a socket was given. With
- * `reroute` they lead to the policy hosts on loopback, so that public addresses can be tried with no public network.
+ * Does `work` while connections are noted instead of made: `tried` are the addresses that a socket was given. That to
+ * `answering` leads to the policy hosts on loopback and all others nowhere, so that public addresses can be tried with no
+ * public network.
  */
-async function noting<T>(work: () => Promise<T>): Promise<{ result: T; tried: unknown[] }> {
-  const tried: unknown[] = [];
+async function noting<T>(
+  answering: string,
+  work: () => Promise<T>,
+): Promise<{ result: T; tried: (string | undefined)[] }> {
+  const tried: (string | undefined)[] = [];
   const connect = tls.connect as (options: tls.ConnectionOptions) => TLSSocket;
   const noted = mock.method(tls, 'connect', (options: tls.ConnectionOptions) => {
-    options.lookup?.(host, { all: true }, (_, addresses) => tried.push(addresses));
+    tried.push(options.host);
+    assert.equal(options.lookup, undefined);
     return connect({
       ...options,
-      lookup: (_name, _options, done) => done(null, [{ address: '127.0.0.1', family: 4 }]),
+      host: '127.0.0.1',
+      ...(options.host === answering ? {} : { port: NOBODY }),
     });
   });
   try {
@@ -503,8 +540,8 @@ async function noting<T>(work: () => Promise<T>): Promise<{ result: T; tried: un
   }
 }
 
-const v4 = (address: string) => ({ address, family: 4 });
-const v6 = (address: string) => ({ address, family: 6 });
+/** A port where nothing listens. */
+const NOBODY = 1;
 
 const forbidden: Record<string, Name> = {
   loopback: { a: ['127.0.0.1'] },
@@ -524,7 +561,7 @@ const forbidden: Record<string, Name> = {
 for (const [name, does] of Object.entries(forbidden)) {
   test(`address: ${name} is not connected to`, async () => {
     const site: Site = { host: does, https: { policy: { body: policy } } };
-    const { result, tried } = await noting(() => visit(site, { allowPrivateAddresses: false }));
+    const { result, tried } = await noting('', () => visit(site, { allowPrivateAddresses: false }));
     assert.equal(!result.ok && result.failure.code, 'address-forbidden');
     assert.deepEqual(tried, []);
     assert.equal(internet.traffic.fetches(), 0);
@@ -539,9 +576,16 @@ test('address: of public and private ones, only the public are tried', async () 
     aaaa: ['fd00::1', '2620:fe::9', '::1'],
   };
   const site: Site = { host: does, https: { policy: { body: policy } } };
-  const { result, tried } = await noting(() => visit(site, { allowPrivateAddresses: false }));
+  const { result, tried } = await noting('2620:fe::9', () => visit(site, { allowPrivateAddresses: false }));
   assert.ok(result.ok);
-  assert.deepEqual(tried, [[v4('8.8.8.8'), v4('9.9.9.9'), v6('2620:fe::9')]]);
+  assert.deepEqual(tried, ['8.8.8.8', '9.9.9.9', '2620:fe::9']);
+});
+
+test('address: no other is tried when one answers, however badly', async () => {
+  const site: Site = { host: { a: ['8.8.8.8', '9.9.9.9'] }, https: { certificate: 'expired' } };
+  const { result, tried } = await noting('8.8.8.8', () => visit(site, { allowPrivateAddresses: false }));
+  assert.equal(!result.ok && result.failure.code, 'certificate-expired');
+  assert.deepEqual(tried, ['8.8.8.8']);
 });
 
 test('address: DNS that changes its mind is not asked again', async () => {
@@ -558,17 +602,19 @@ test('address: DNS that changes its mind is not asked again', async () => {
     },
   };
   const site: Site = { host: rebinding, https: { policy: { body: policy } } };
-  const { result, tried } = await noting(() => visit(site, { allowPrivateAddresses: false }));
+  const { result, tried } = await noting('8.8.8.8', () => visit(site, { allowPrivateAddresses: false }));
   assert.ok(result.ok);
-  assert.deepEqual(tried, [[v4('8.8.8.8')]]);
+  assert.deepEqual(tried, ['8.8.8.8']);
   assert.deepEqual(questions.sort(), ['A', 'AAAA']);
 });
 
-test('address: of very many, eight are tried', async () => {
-  const a = Array.from({ length: 500 }, (_, index) => `8.8.${index >> 8}.${index & 255}`);
-  const site: Site = { host: { a }, https: { policy: { body: policy } } };
-  const { tried } = await noting(() => visit(site, { allowPrivateAddresses: false }));
-  assert.deepEqual((tried[0] as unknown[]).length, 8);
+test('address: of very many, eight are tried, and a repeated one once', async () => {
+  const distinct = Array.from({ length: 500 }, (_, index) => `8.8.${index >> 8}.${index & 255}`);
+  const site: Site = { host: { a: distinct.flatMap((address) => [address, address]) } };
+  const { result, tried } = await noting('', () => visit(site, { allowPrivateAddresses: false }));
+  assert.equal(!result.ok && result.failure.code, 'connect-refused');
+  assert.equal(tried.length, 8);
+  assert.equal(new Set(tried).size, 8);
 });
 
 test('address: very many forbidden ones do not fill the log', async () => {
@@ -580,14 +626,19 @@ test('address: the next one is tried when one is closed', { skip: oneLoopback },
   const https = { policy: { body: policy } };
   assert.equal(await outcome({ host: { a: [CLOSED, '127.0.0.1'] }, https }), 'ok');
   assert.equal(await outcome({ host: { a: ['127.0.0.1', CLOSED] }, https }), 'ok');
-  const seven = Array.from({ length: 7 }, () => CLOSED);
-  assert.equal(await outcome({ host: { a: [...seven, '127.0.0.1'] }, https }), 'ok', 'the eighth');
-  const eight = [CLOSED, ...seven];
-  assert.equal(
-    await outcome({ host: { a: [...eight, '127.0.0.1'] }, https }),
-    'connect-refused',
-    'the ninth',
-  );
+  const eight = Array.from({ length: 8 }, (_, index) => `127.0.0.${91 + index}`);
+  assert.equal(await outcome({ host: { a: [...eight.slice(1), '127.0.0.1'] }, https }), 'ok', 'the eighth');
+  const ninth = { host: { a: [...eight, '127.0.0.1'] }, https };
+  assert.equal(await outcome(ninth), 'connect-refused', 'the ninth');
+});
+
+test('address: where none takes a connection, the first one tells why', {
+  skip: process.platform !== 'linux' && 'Linux only',
+}, async () => {
+  // As an IPv6 address where there is no IPv6: no route, so nothing is sent.
+  const unreachable = '255.255.255.255';
+  assert.equal(await outcome({ host: { a: [unreachable] } }), 'connect-failed');
+  assert.equal(await outcome({ host: { a: [CLOSED, unreachable] } }), 'connect-refused');
 });
 
 test('address: the other family is tried when one is closed', async (t) => {
@@ -635,11 +686,147 @@ test('address: one that does not answer', {
     };
     assert.equal(await outcome(two, { limits: { connectMs: 1_000 } }), 'ok', 'the next one is tried in time');
     assert.equal(await outcome(two, { abortAfterMs: 50 }), 'deadline-exceeded', 'between two of them');
+    const stalling: Site = { ...two, https: { stop: { at: 'accept', how: 'hang' } } };
+    const detail = await detailOf(stalling, { limits: { connectMs: 1_000 } });
+    const [, leftMs] = /^\S+: TLS handshake unfinished with 127\.0\.0\.1 within (\d+) ms$/.exec(detail) ?? [];
+    assert.ok(Number(leftMs) <= 500, `${detail}: the time is for all addresses together`);
     const dead: Site = { host: { a: [CLOSED, blackhole.address] } };
     assert.equal(await outcome(dead, { limits: { connectMs: SHORT_MS } }), 'connect-timeout');
   } finally {
     await blackhole.close();
   }
+});
+
+// Connections at once to one address.
+
+/** A fetch beside others, which hold what `gate` has. */
+function fetchBeside(
+  gate: Gate,
+  { signal, limits, tries }: { signal: AbortSignal; limits?: Partial<Limits>; tries?: readonly string[] },
+  does: Site = { https: { policy: { body: policy } } },
+) {
+  internet.set(domain, does);
+  internet.traffic.reset();
+  return fetchPolicy(domain, {
+    resolver: {
+      txt: () => assert.fail(),
+      addresses: async () => ({ status: 'found', values: tries ?? [HOSTS] }),
+    },
+    gate,
+    limits: { ...PATIENT, ...limits },
+    signal,
+    port: internet.policyHostPort,
+    allowPrivateAddresses: true,
+  });
+}
+
+async function taken(gate: Gate, address = HOSTS): Promise<Slot> {
+  return (await gate.enter([address], AbortSignal.timeout(1_000))) ?? assert.fail();
+}
+
+test('slots: a fetch waits for one, and not at the cost of its time to connect', async () => {
+  const gate = createGate(1);
+  const slot = await taken(gate);
+  const { signal } = new AbortController();
+  const connectMs = 1_000;
+  const fetched = fetchBeside(gate, { signal, limits: { connectMs } });
+  await delay(connectMs + 100);
+  assert.equal(internet.traffic.fetches(), 0);
+  slot.leave();
+  const result = await fetched;
+  assert.ok(result !== 'not-started' && result.ok);
+});
+
+test('slots: the next one has its turn when the whole exchange is over', async () => {
+  const gate = createGate(1);
+  const { signal } = new AbortController();
+  const first = fetchBeside(gate, { signal }, { https: { policy: { body: policy, delayMs: 100 } } });
+  while (internet.traffic.fetches() === 0) await delay(2);
+  assert.ok(await gate.enter([HOSTS], signal));
+  assert.equal(requests(), 1);
+  assert.equal(await Promise.race([first.then(() => 'over'), delay(1_000, 'still there')]), 'over');
+});
+
+test('slots: out of time before the first one: nothing was started, nobody connected to', async () => {
+  const gate = createGate(1);
+  const slot = await taken(gate);
+  const fetched = await leavingNothing([internet], (controller) => {
+    void delay(50).then(() => controller.abort());
+    return fetchBeside(gate, { signal: controller.signal });
+  });
+  assert.equal(fetched, 'not-started');
+  assert.equal(internet.traffic.fetches(), 0);
+  slot.leave();
+  assert.ok(await taken(gate), 'it is no longer in the line');
+});
+
+test('slots: out of time soon after the first one, without a connection: the same', async () => {
+  const gate = createGate(1);
+  const slot = await taken(gate);
+  const controller = new AbortController();
+  const stalling: Site = { https: { stop: { at: 'accept', how: 'hang' } } };
+  const waits = fetchBeside(gate, { signal: controller.signal }, stalling);
+  await delay(20);
+  slot.leave();
+  while (internet.traffic.fetches() === 0) await delay(2);
+  controller.abort();
+  assert.equal(await waits, 'not-started');
+  assert.ok(await taken(gate));
+});
+
+test('slots: out of time in the moment of being let in: nobody is connected to', async () => {
+  const controller = new AbortController();
+  let left = 0;
+  const gate: Gate = {
+    async enter([address = '']) {
+      controller.abort();
+      return { address, waited: false, leave: () => left++ };
+    },
+  };
+  const fetched = await leavingNothing([internet], () => fetchBeside(gate, { signal: controller.signal }));
+  assert.ok(fetched !== 'not-started' && !fetched.ok);
+  assert.equal(fetched.failure.code, 'deadline-exceeded');
+  assert.deepEqual([internet.traffic.fetches(), left], [0, 1]);
+});
+
+test('slots: out of time before the second one: the domain has had its time', {
+  skip: oneLoopback,
+}, async () => {
+  const gate = createGate(1);
+  await taken(gate);
+  const controller = new AbortController();
+  void delay(100).then(() => controller.abort());
+  const fetched = await fetchBeside(gate, { signal: controller.signal, tries: [CLOSED, HOSTS] });
+  assert.ok(fetched !== 'not-started' && !fetched.ok);
+  assert.equal(fetched.failure.code, 'deadline-exceeded');
+});
+
+test('slots: an address that has one is taken before one that has not, and a dead one is no way out', {
+  skip: oneLoopback,
+}, async () => {
+  const gate = createGate(1);
+  const { signal } = new AbortController();
+  const busy = await taken(gate, CLOSED);
+  const result = await fetchBeside(gate, { signal, tries: [CLOSED, HOSTS] });
+  assert.ok(result !== 'not-started' && result.ok);
+  busy.leave();
+
+  const slot = await taken(gate);
+  const waits = fetchBeside(gate, { signal, tries: [HOSTS, CLOSED] });
+  await taken(gate, CLOSED);
+  slot.leave();
+  const second = await waits;
+  assert.ok(second !== 'not-started' && second.ok);
+});
+
+test('slots: who only lists an address holds none of its', { skip: oneLoopback }, async () => {
+  const gate = createGate(1);
+  const controller = new AbortController();
+  const slow: Site = { https: { stop: { at: 'request', how: 'hang' } } };
+  const hostile = fetchBeside(gate, { signal: controller.signal, tries: [HOSTS, CLOSED] }, slow);
+  assert.ok(await taken(gate, CLOSED));
+  controller.abort();
+  await hostile;
 });
 
 test('the request is bare: no cookie, no credentials, nothing that says who asks for whom', async () => {
@@ -718,6 +905,7 @@ test('an error that is nobody else’s fault is thrown', async () => {
   const bug = new TypeError('bug');
   const resolver = { txt: () => Promise.reject(bug), addresses: () => Promise.reject(bug) };
   const { signal } = new AbortController();
-  const options = { resolver, limits: PATIENT, signal, port: 1, allowPrivateAddresses: true };
+  const gate = createGate(1);
+  const options = { resolver, gate, limits: PATIENT, signal, port: 1, allowPrivateAddresses: true };
   await assert.rejects(fetchPolicy(domain, options), bug);
 });

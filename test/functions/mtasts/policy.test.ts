@@ -4,12 +4,14 @@ import fc from 'fast-check';
 import {
   formatPolicy,
   MAX_MAX_AGE_SECONDS,
+  MAX_MX_BYTES,
   MAX_POLICY_BYTES,
   MODES,
   matchesMx,
   type Policy,
   parsePolicy,
 } from '../../../functions/mtasts/policy.ts';
+import { anyText } from '../dispatch/tasks.ts';
 
 const UNSAFE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u;
 
@@ -357,7 +359,7 @@ test('parsePolicy never throws; what it accepts it accepts again, and a failure 
     { minLength: 5 },
   );
   const text = fc.oneof(
-    fc.string({ unit: 'binary' }),
+    anyText,
     lines.map((all) => all.flat().join('')),
     complete.map((all) => all.join('')),
   );
@@ -404,6 +406,32 @@ test('matchesMx agrees with a comparison label by label', () => {
   );
 });
 
+/** Distinct patterns, `bytes` of them together. */
+function patternsOf(bytes: number): string[] {
+  const patterns = Array.from({ length: Math.floor(bytes / 16) - 1 }, (_, i) =>
+    `mx${i}`.padEnd(14, 'x').concat('.a'),
+  );
+  const rest = bytes - 16 * patterns.length;
+  return [...patterns, `${'y'.repeat(rest - 2)}.b`];
+}
+
+test('patterns are at most 8 KiB together, repeats not counted; in a policy of "none" as well', () => {
+  for (const mode of MODES) {
+    const fits: Policy = { mode, mx: patternsOf(MAX_MX_BYTES), maxAgeSeconds: 1 };
+    assert.equal(fits.mx.join('').length, MAX_MX_BYTES);
+    assert.deepEqual(parsePolicy(formatPolicy(fits)), { ok: true, policy: fits });
+    const repeated = { ...fits, mx: [...fits.mx, ...fits.mx.map((name) => name.toUpperCase())] };
+    assert.deepEqual(parsePolicy(formatPolicy(repeated)), { ok: true, policy: fits });
+
+    const parsed = parsePolicy(formatPolicy({ ...fits, mx: patternsOf(MAX_MX_BYTES + 1) }));
+    assert.equal(!parsed.ok && parsed.failure.code, 'policy-too-large');
+    assert.match(
+      parsed.ok ? '' : parsed.failure.detail,
+      /^The policy's 512 "mx" are 8193 bytes together, more than 8192\.$/,
+    );
+  }
+});
+
 test('a policy of 64 KiB is read in linear time', () => {
   const fill = (unit: string) => unit.repeat(MAX_POLICY_BYTES / unit.length);
   const hostile = [
@@ -426,9 +454,9 @@ test('a policy of 64 KiB is read in linear time', () => {
   ];
   const start = performance.now();
   for (const text of hostile) assert.ok(!parsePolicy(text).ok);
-  const names = Array.from({ length: 7000 }, (_, index) => `mx${index}.a`);
-  const parsed = parsePolicy(formatPolicy({ mode: 'enforce', mx: names, maxAgeSeconds: 1 }));
-  assert.ok(parsed.ok);
-  assert.equal(parsed.policy.mx.length, 7000);
+  const lines = Array.from({ length: 6_000 }, (_, index) => `mx:${index.toString(36).padStart(4, '0')}.a\n`);
+  assert.ok(!parsePolicy(`version:STSv1\nmode:enforce\nmax_age:1\n${lines.join('')}`).ok);
+  const extensions = Array.from({ length: 9_000 }, (_, index) => `x${index}:y\n`);
+  assert.ok(parsePolicy(`version:STSv1\nmode:none\nmax_age:1\n${extensions.join('')}`).ok);
   assert.ok(performance.now() - start < 1000);
 });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { parseRecord, selectRecord } from '../../../functions/mtasts/record.ts';
+import { anyText } from '../dispatch/tasks.ts';
 
 const UNSAFE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u;
 
@@ -163,7 +164,7 @@ test('parseRecord and selectRecord never throw, and a failure is fit for a log l
     '\u202E',
   );
   const text = fc.oneof(
-    fc.string({ unit: 'binary' }),
+    anyText,
     fc.array(pieces, { maxLength: 12 }).map((all) => all.join('')),
   );
   fc.assert(

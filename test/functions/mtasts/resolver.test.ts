@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type Packet, TRUNCATED_RESPONSE } from 'dns-packet';
 import { type Answer, createResolver } from '../../../functions/mtasts/resolver.ts';
 import { type Internet, startInternet } from '../../../infra/local/internet/internet.ts';
-import type { Name } from '../../../infra/local/internet/site.ts';
+import type { Name, Respond } from '../../../infra/local/internet/site.ts';
 import { assertSafe, leavingNothing, PATIENT, SHORT_MS } from './network.ts';
 
 const domain = 'd1.example.test';
@@ -183,7 +183,6 @@ test('SERVFAIL, and a second server that is dead: the first is asked again', asy
 // Addresses: two questions, either of which will do.
 const V4: Name = { a: ['127.0.0.1'] };
 const V6: Name = { aaaa: ['::1'] };
-type Respond = NonNullable<Name['respond']>;
 const failingFor =
   (type: string, rcode: number): Respond =>
   (reply, query) =>
@@ -192,6 +191,15 @@ const silentFor =
   (type: string): Respond =>
   (reply, query) =>
     query.questions?.[0]?.type === type ? [] : [reply];
+const truncatedFor =
+  (type: string): Respond =>
+  (reply, query, transport) =>
+    transport === 'udp' && query.questions?.[0]?.type === type ? [truncated(reply)] : [reply];
+/** As if the first packet were lost: the question is repeated after a fifth of the time. */
+const silentOnce = (type: string): Respond => {
+  let asked = 0;
+  return (reply, query) => (query.questions?.[0]?.type === type && ++asked === 1 ? [] : [reply]);
+};
 const addresses: [name: string, does: Name, expected: string][] = [
   ['IPv4', V4, '127.0.0.1'],
   ['IPv6', V6, '::1'],
@@ -221,6 +229,20 @@ for (const [name, does, expected] of addresses) {
     assert.equal(await ask('addresses', { dnsMs }), expected);
   });
 }
+
+test('addresses: with IPv4 at hand, IPv6 has a tenth of the time', async () => {
+  // Prompt, where the whole time would not be: see leavingNothing.
+  first.set(domain, { host: { ...V4, respond: silentFor('AAAA') } });
+  assert.equal(await ask('addresses'), '127.0.0.1');
+  const late = { respond: truncatedFor('AAAA'), tcp: { trickle: { bytes: 10, everyMs: 10 } } };
+  first.set(domain, { host: { ...V4, ...V6, ...late } });
+  assert.equal(await ask('addresses'), '127.0.0.1 | ::1');
+});
+
+test('addresses: with IPv6 at hand, IPv4 has the whole time', async () => {
+  first.set(domain, { host: { ...V4, ...V6, respond: silentOnce('A') } });
+  assert.equal(await ask('addresses', { dnsMs: 2_000 }), '127.0.0.1 | ::1');
+});
 
 test('the end of the time for the domain ends a question at once', async () => {
   first.set(domain, { record: { silent: true }, host: { silent: true } });

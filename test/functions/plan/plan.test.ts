@@ -68,6 +68,64 @@ for (const [name, { updated, used }, ages, verdict] of selections) {
   });
 }
 
+test('daily: what was updated more than a day ahead is a mistake of a clock or a hand, and refreshed', () => {
+  const { judge, range } = dailyLane(NOON, AGES);
+  assert.equal(range.updatedAfter, NOON + DAY);
+  const ahead = (ms: number) => judge({ ...ENTRY, lastUpdate: NOON + ms }).kind;
+  assert.deepEqual(
+    [ahead(0), ahead(DAY), ahead(DAY + 1), ahead(5_000 * DAY)],
+    ['leave', 'leave', 'refresh', 'refresh'],
+  );
+  assert.equal(renewalLane(NOON, AGES).range.updatedAfter, Number.POSITIVE_INFINITY);
+});
+
+/** Refreshes that a day's runs plan for a domain that lets its policy live so long, each done within the minute. */
+function refreshesADay(maxAgeSeconds: number, unusedFor: number): number {
+  const update = (at: number): ScannedRecord => ({
+    ...ENTRY,
+    lastUpdate: at,
+    lastFetch: at,
+    validEnd: at + maxAgeSeconds * 1_000,
+  });
+  const DAYS = 10;
+  let entry = update(NOON - HOUR);
+  let refreshes = 0;
+  for (let hour = 0; hour < DAYS * 24; hour++) {
+    const now = NOON + hour * HOUR;
+    entry = { ...entry, lastUse: now - unusedFor };
+    const daily = hour % 24 === 15 ? [dailyLane(now, AGES)] : [];
+    for (const { judge } of [...daily, renewalLane(now, AGES)]) {
+      // The second finds what the first has refreshed.
+      if (judge(entry).kind !== 'refresh') continue;
+      refreshes++;
+      entry = update(now + MINUTE);
+    }
+  }
+  return refreshes / DAYS;
+}
+
+// A stranger decides how long a policy lives. One for each renewal run is the most; to a daily run it is not stale then.
+const lifetimes: [maxAgeSeconds: number, refreshes: number][] = [
+  [0, 24],
+  [1, 24],
+  [300, 24],
+  [3_600, 24],
+  [7_200, 24],
+  [21_600, 24],
+  [43_200, 4],
+  [86_400, 2],
+  [604_800, 1],
+  [31_557_600, 1],
+];
+for (const [maxAgeSeconds, most] of lifetimes) {
+  test(`a max_age of ${maxAgeSeconds} makes at most ${most} refreshes a day, in use or not`, () => {
+    for (const unusedFor of [HOUR, 100 * DAY]) {
+      const refreshes = refreshesADay(maxAgeSeconds, unusedFor);
+      assert.ok(refreshes > most - 1 && refreshes <= most, `${refreshes}, last used ${unusedFor} ms ago`);
+    }
+  });
+}
+
 test('daily: a back-off is forgotten after two days without use, also where nothing else is ever pruned', () => {
   for (const ages of [AGES, NEVER_PRUNE]) {
     const { judge } = dailyLane(NOON, ages);

@@ -70,12 +70,12 @@ function planner(
   const store: PolicyStore = {
     scan: (range) =>
       (async function* () {
-        const bounds = [range.updatedBefore, range.expiringBefore];
+        const bounds = [range.updatedBefore, range.expiringBefore, range.updatedAfter];
         const renewal = range.updatedBefore === Number.NEGATIVE_INFINITY;
         const { staleAfterMs, renewalMarginMs } = planning.times;
         const expected = renewal
-          ? [Number.NEGATIVE_INFINITY, NOON + renewalMarginMs]
-          : [NOON - staleAfterMs, NOON];
+          ? [Number.NEGATIVE_INFINITY, NOON + renewalMarginMs, Number.POSITIVE_INFINITY]
+          : [NOON - staleAfterMs, NOON, NOON + DAY];
         assert.deepEqual(bounds, expected);
         yield* pages;
       })(),
@@ -88,6 +88,7 @@ function planner(
     read: unplanned('read'),
     write: unplanned('write'),
     touch: unplanned('touch'),
+    admitDiscovery: unplanned('admitDiscovery'),
   };
   const telemetry: Telemetry = {
     count: (counter, by) => void counts.set(counter, (counts.get(counter) ?? 0) + by),
@@ -97,6 +98,7 @@ function planner(
     outcome: unplanned('outcome'),
     refused: unplanned('refused'),
     info: unplanned('info'),
+    warn: unplanned('warn'),
     flush: unplanned('flush'),
   };
   const planning: Planner = {

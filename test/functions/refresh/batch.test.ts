@@ -30,7 +30,7 @@ const FAULT = new Error('InternalServerError');
 const DONE: Outcome = { kind: 'extended' };
 
 function job(name: string, ...messageIds: string[]): Job {
-  return { domain: domain(name), messageIds };
+  return { domain: domain(name), messages: messageIds.map((id) => message(id, '')) };
 }
 
 const task = (name: string, id: string) => message(id, { domain: name, lastUpdate: NOW - DAY });
@@ -150,6 +150,37 @@ test('work without an outcome is not counted', async () => {
   const options = { store, telemetry, signal: neverAborted };
   assert.deepEqual(await runBatch([job('a.example', '1')], options, async () => undefined), []);
   assert.deepEqual([told.outcomes, told.errors], [[], []]);
+});
+
+const POSTPONED: Outcome = { kind: 'postponed' };
+
+test('what is postponed is for SQS to deliver again, and is said in one line', async () => {
+  const { store } = await newTable();
+  const { telemetry, told } = recordingTelemetry();
+  const jobs = [job('a.example', '1'), job('b.example', '2', '3'), job('c.example', '4')];
+  const failed = await runBatch(jobs, { store, telemetry, signal: neverAborted }, async ({ domain: name }) =>
+    name === 'a.example' ? DONE : POSTPONED,
+  );
+  assert.deepEqual(failed.sort(), ['2', '3', '4']);
+  assert.deepEqual(told.summary(), ['a.example extended', 'b.example postponed', 'c.example postponed']);
+  assert.deepEqual(
+    told.infos.map(({ details }) => details),
+    [{ domains: 2, first: 'b.example' }],
+  );
+  assert.deepEqual([told.errors, told.warnings], [[], []]);
+});
+
+test('what is postponed comes back twice, and does not become a dead letter', async () => {
+  const { store } = await newTable();
+  const { telemetry } = recordingTelemetry();
+  const deliveries = { first: 1, second: 2, third: 3, fourth: 4 };
+  const messages = Object.entries(deliveries).map(([id, count]) => message(id, '', count));
+  const options = { store, telemetry, signal: neverAborted };
+  const jobs = [{ domain: domain('a.example'), messages }];
+  assert.deepEqual(await runBatch(jobs, options, async () => POSTPONED), ['first', 'second']);
+  // A fault is another matter.
+  const fault = () => Promise.reject(FAULT);
+  assert.deepEqual(await runBatch(jobs, options, fault), Object.keys(deliveries));
 });
 
 test('an answer names each failed message once, and what was counted is emitted', async () => {

@@ -15,6 +15,7 @@ import type { Change, PolicyStore, WriteResult } from '../../../functions/store/
 import type { Seed } from '../../../infra/local/seed.ts';
 import {
   ABSENT,
+  admitsAll,
   DAY,
   domain,
   FETCHED,
@@ -286,7 +287,7 @@ test('no order of outcomes, copies, requests, prunes and clocks undoes newer wor
             now,
           });
           const { telemetry, told } = recordingTelemetry();
-          const context = { refresher, telemetry, signal: neverAborted };
+          const context = { refresher, admits: admitsAll, telemetry, signal: neverAborted };
           const seen = numberOf(await table.item(name), 'LastUpdate');
           const lastUpdate = (does === 'copy' ? version : seen) || NOW;
           const bodies = { look: { domain: name }, use: { used: [name] } };

@@ -12,7 +12,7 @@ import {
 import type { SQSRecord } from 'aws-lambda';
 import { type Domain, parseDomain } from '../../../functions/mtasts/domain.ts';
 import { type FailureCode, failure } from '../../../functions/mtasts/failure.ts';
-import type { Fetched } from '../../../functions/mtasts/fetch.ts';
+import type { Fetched, NotStarted } from '../../../functions/mtasts/fetch.ts';
 import { LIMITS, type Limits } from '../../../functions/mtasts/limits.ts';
 import type { Lookup } from '../../../functions/mtasts/lookup.ts';
 import { formatPolicy, type Policy } from '../../../functions/mtasts/policy.ts';
@@ -52,8 +52,10 @@ export function domain(text: string): Domain {
 }
 
 /** As SQS delivers it; what nobody reads is left out. */
-export function message(messageId: string, body: unknown): SQSRecord {
-  return { messageId, body: typeof body === 'string' ? body : JSON.stringify(body) } as SQSRecord;
+export function message(messageId: string, body: unknown, deliveries = 1): SQSRecord {
+  const attributes = { ApproximateReceiveCount: String(deliveries) };
+  const text = typeof body === 'string' ? body : JSON.stringify(body);
+  return { messageId, attributes, body: text } as SQSRecord;
 }
 
 /** Never settles. */
@@ -109,7 +111,7 @@ export type Does<T> = T | ((signal: AbortSignal) => Promise<T>);
 export interface Plan {
   readonly store: PolicyStore;
   readonly lookups?: Readonly<Record<string, Does<Lookup>>>;
-  readonly fetches?: Readonly<Record<string, Does<Fetched>>>;
+  readonly fetches?: Readonly<Record<string, Does<Fetched | NotStarted>>>;
   readonly limits?: Partial<Limits>;
   readonly maxFetchAgeMs?: number;
   readonly now?: () => number;
@@ -155,11 +157,17 @@ export function cutShort<T>(value: T): (signal: AbortSignal) => Promise<T> {
 
 export const LOOKUP_CUT_SHORT: Lookup = { status: 'unavailable', failure: failure('deadline-exceeded', '') };
 
+interface Said {
+  readonly message: string;
+  readonly details: Readonly<Record<string, string | number | undefined>>;
+}
+
 export interface Told {
   readonly outcomes: { domain: Domain; outcome: Outcome }[];
   readonly refused: { messageId: string; reason: string }[];
   readonly unreadable: { key: string; reason: string }[];
-  readonly infos: { message: string; details: Readonly<Record<string, string | number | undefined>> }[];
+  readonly infos: Said[];
+  readonly warnings: Said[];
   readonly errors: { error: unknown; domain: string | number | undefined }[];
   flushes: number;
   /** The outcomes as `<domain> <kind>`, and the reason or the failure's code if there is one; sorted. */
@@ -172,6 +180,7 @@ export function recordingTelemetry(): { telemetry: Telemetry; told: Told } {
     refused: [],
     unreadable: [],
     infos: [],
+    warnings: [],
     errors: [],
     flushes: 0,
     summary: () =>
@@ -190,6 +199,7 @@ export function recordingTelemetry(): { telemetry: Telemetry; told: Told } {
     count: (counter) => assert.fail(`no count of ${counter} was planned`),
     gauge: (gauge) => assert.fail(`no gauge ${gauge} was planned`),
     info: (text, details) => told.infos.push({ message: text, details }),
+    warn: (text, details) => told.warnings.push({ message: text, details }),
     error: (_, error, details) => told.errors.push({ error, domain: details?.domain }),
     flush: () => {
       told.flushes++;
@@ -199,3 +209,6 @@ export function recordingTelemetry(): { telemetry: Telemetry; told: Told } {
 }
 
 export const neverAborted = new AbortController().signal;
+
+/** Where no limit of discoveries is what the test is about. */
+export const admitsAll = async () => true;

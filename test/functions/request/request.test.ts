@@ -6,11 +6,13 @@ import type { Fetched } from '../../../functions/mtasts/fetch.ts';
 import type { Lookup } from '../../../functions/mtasts/lookup.ts';
 import { answerBatch } from '../../../functions/refresh/batch.ts';
 import type { Refresher } from '../../../functions/refresh/refresh.ts';
+import type { Admits } from '../../../functions/request/discovery.ts';
 import { answerRequests, decodeRequest } from '../../../functions/request/request.ts';
 import type { PolicyStore } from '../../../functions/store/policy-store.ts';
 import type { Seed } from '../../../infra/local/seed.ts';
 import {
   ABSENT,
+  admitsAll,
   DAY,
   domain,
   FETCHED,
@@ -34,9 +36,9 @@ import {
 
 const newTable = await startTables();
 
-async function ask(messages: readonly SQSRecord[], refresher: Refresher) {
+async function ask(messages: readonly SQSRecord[], refresher: Refresher, admits: Admits = admitsAll) {
   const { telemetry, told } = recordingTelemetry();
-  const failed = await answerRequests(messages, { refresher, telemetry, signal: neverAborted });
+  const failed = await answerRequests(messages, { refresher, admits, telemetry, signal: neverAborted });
   return { failed: failed.sort(), told };
 }
 
@@ -432,7 +434,7 @@ for (const [what, alter, expected] of hung) {
       const context = { getRemainingTimeInMillis: () => 10_200 };
       const messages = [look('a.example', 'look'), used(['b.example'])];
       const { batchItemFailures } = await answerBatch(context, telemetry, (signal) =>
-        answerRequests(messages, { refresher, telemetry, signal }),
+        answerRequests(messages, { refresher, admits: admitsAll, telemetry, signal }),
       );
       assert.deepEqual(batchItemFailures.map(({ itemIdentifier }) => itemIdentifier).sort(), expected);
       assert.equal(told.flushes, 1);

@@ -7,6 +7,7 @@ import {
   dispatchEnvironment,
   planEnvironment,
   refreshEnvironment,
+  requestEnvironment,
 } from '../../../functions/runtime/env.ts';
 
 const PLAN = {
@@ -61,6 +62,11 @@ test('what is required is enough: everything else has its default', () => {
     allowPrivateAddresses: false,
     maxFetchAgeSeconds: 604_800,
   });
+  assert.deepEqual(requestEnvironment(REFRESH), {
+    ...refreshEnvironment(REFRESH),
+    discoveriesPerDomainPerDay: 100,
+    discoveriesPerDay: 20_000,
+  });
 });
 
 test('every variable is read', () => {
@@ -105,6 +111,35 @@ test('every variable is read', () => {
   );
 });
 
+test('request reads all that refresh does, and its limits', () => {
+  const variables = {
+    ...LOCAL,
+    DNS_SERVERS: '192.0.2.1',
+    POLICY_HOST_PORT: '8443',
+    ALLOW_PRIVATE_ADDRESSES: '1',
+    MAX_FETCH_AGE_SECONDS: '0',
+  };
+  const limits = { DISCOVERIES_PER_DOMAIN_PER_DAY: '5', DISCOVERIES_PER_DAY: '6' };
+  assert.deepEqual(requestEnvironment({ ...variables, ...limits }), {
+    ...refreshEnvironment(variables),
+    discoveriesPerDomainPerDay: 5,
+    discoveriesPerDay: 6,
+  });
+});
+
+test('a limit for one domain that is above that for all is refused', () => {
+  const variables = (perDomain: string, perDay: string) => ({
+    ...REFRESH,
+    DISCOVERIES_PER_DOMAIN_PER_DAY: perDomain,
+    DISCOVERIES_PER_DAY: perDay,
+  });
+  assert.deepEqual(complaints(requestEnvironment, variables('6', '6')), []);
+  assert.match(
+    complaints(requestEnvironment, variables('7', '6')).join(),
+    /^DISCOVERIES_PER_DOMAIN_PER_DAY \(7\) is more than DISCOVERIES_PER_DAY \(6\), /,
+  );
+});
+
 test('an empty variable, or one of blanks, is one that is not set', () => {
   const optional = ['SPREAD_SECONDS', 'WAVE_SECONDS', 'UNUSED_AFTER_SECONDS', 'SCAN_SEGMENTS'];
   const blank = Object.fromEntries(optional.map((name, i) => [name, ' '.repeat(i)]));
@@ -124,6 +159,7 @@ const required: [read: Read, variables: Variables][] = [
   [planEnvironment, PLAN],
   [dispatchEnvironment, DISPATCH],
   [refreshEnvironment, REFRESH],
+  [requestEnvironment, REFRESH],
 ];
 
 for (const [read, variables] of required) {
@@ -193,6 +229,9 @@ const bad: [read: Read, variables: Variables, name: string, value: string, shoul
   [refreshEnvironment, REFRESH, 'POLICY_HOST_PORT', '65536', /a whole number from 1 to 65535/],
   [refreshEnvironment, LOCAL, 'ALLOW_PRIVATE_ADDRESSES', 'true', /1 or unset/],
   [refreshEnvironment, LOCAL, 'ALLOW_PRIVATE_ADDRESSES', '0', /1 or unset/],
+  [requestEnvironment, REFRESH, 'POLICY_HOST_PORT', '0', /a whole number from 1 to 65535/],
+  [requestEnvironment, REFRESH, 'DISCOVERIES_PER_DOMAIN_PER_DAY', '0', /from 1 to 1000000000/],
+  [requestEnvironment, REFRESH, 'DISCOVERIES_PER_DAY', '1000000001', /from 1 to 1000000000/],
 ];
 
 for (const [read, variables, name, value, shouldBe] of bad) {

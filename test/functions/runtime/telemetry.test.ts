@@ -1,8 +1,4 @@
 import assert from 'node:assert/strict';
-import { fork } from 'node:child_process';
-import { once } from 'node:events';
-import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import type { Domain } from '../../../functions/mtasts/domain.ts';
 import { type Failure, failure, quote } from '../../../functions/mtasts/failure.ts';
@@ -10,32 +6,7 @@ import type { Outcome } from '../../../functions/refresh/outcome.ts';
 import { METRIC_NAMES } from '../../../functions/runtime/telemetry.ts';
 import { NOON } from '../dispatch/tasks.ts';
 import type { Call } from './telemetry-child.ts';
-
-const CHILD = join(import.meta.dirname, 'telemetry-child.ts');
-
-type Line = Record<string, unknown>;
-
-/** What telemetry writes when it is called so: each line as JSON. */
-async function written(...calls: Call[]): Promise<Line[]> {
-  const child = fork(CHILD, {
-    silent: true,
-    serialization: 'advanced',
-    env: {
-      PATH: process.env.PATH,
-      SystemRoot: process.env.SystemRoot,
-      POWERTOOLS_SERVICE_NAME: 'mta-sts-refresher',
-      POWERTOOLS_METRICS_NAMESPACE: 'mta-sts-refresher',
-    },
-  });
-  assert.ok(child.stdout !== null && child.stderr !== null);
-  child.send(calls);
-  const [out, err, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')]);
-  assert.equal(code, 0, err);
-  return `${out}${err}`
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as Line);
-}
+import { type Line, MAX_LINE_BYTES, UNSAFE, written } from './written.ts';
 
 const EXAMPLE = 'example.com' as Domain;
 const expired = failure('certificate-expired', 'The certificate ended on 2026-01-01.');
@@ -53,6 +24,8 @@ const quiet: Outcome[] = [
   kept('none', timeout),
   { kind: 'conflict' },
   { kind: 'skipped', reason: 'newer' },
+  { kind: 'skipped', reason: 'discovery-limit' },
+  { kind: 'postponed' },
   { kind: 'discovered' },
   { kind: 'not-implemented', failure: failure('record-absent', 'There is none.') },
 ];
@@ -139,7 +112,7 @@ test('what was counted is one blob of metrics with the service as its one dimens
     Extended: 2,
     Replaced: 2,
     Kept: 3,
-    Skipped: 3,
+    Skipped: 5,
     Discovered: 1,
     BackedOff: 1,
     Planned: 12,
@@ -187,22 +160,88 @@ test('nothing is emitted when nothing was counted, and a flush starts anew', asy
 
 const FORGED = '{"level":"ERROR","message":"forged"}';
 const ATTACK = `x"}\n${FORGED}\r\n\u2028${FORGED}\u0000\u001b[2J\u009b31m\u202e`;
+/** The most bytes that a character of a detail can take: three in UTF-8, and no escape is longer. */
+const LONGEST = '\u{FFFD}'.repeat(100_000);
+const ESCAPED = '"'.repeat(100_000);
+const LONGEST_DOMAIN = `${'a'.repeat(60)}.`.repeat(4).slice(0, 240).concat('.com') as Domain;
 
-test('text from strangers stays within its line, and is shown without what a terminal would obey', async () => {
-  const hostile = failure('policy-invalid', `A line is "${quote(ATTACK)}".`);
-  const lines = await written(
-    ['outcome', EXAMPLE, { kind: 'backed-off', failure: hostile }, 0],
-    ['unreadable', ATTACK.repeat(100), 'the key is no domain'],
-    // Not made safe by its caller: it must not forge a line all the same.
-    ['refused', 'message-1', ATTACK],
-    ['error', 'domain failed', new Error(ATTACK), { domain: ATTACK }],
+const longestFailure = (text: string) =>
+  failure('certificate-name-mismatch', `${text} ${quote(text)}`, new Error(text));
+const hostile: [what: string, call: (text: string) => Call][] = [
+  [
+    'a policy that was kept',
+    (text) => {
+      const [why, lookup] = [longestFailure(text), longestFailure(text)];
+      const times = { validEnd: NOON, since: NOON };
+      const outcome: Outcome = {
+        kind: 'kept',
+        mode: 'testing',
+        failure: why,
+        lookupFailure: lookup,
+        ...times,
+      };
+      return ['outcome', LONGEST_DOMAIN, outcome, 60_000];
+    },
+  ],
+  [
+    'a policy without its record',
+    (text) => ['outcome', LONGEST_DOMAIN, { kind: 'replaced', lookupFailure: longestFailure(text) }, 60_000],
+  ],
+  [
+    'a back-off',
+    (text) => ['outcome', LONGEST_DOMAIN, { kind: 'backed-off', failure: longestFailure(text) }, 60_000],
+  ],
+  ['a message', (text) => ['refused', text, text]],
+  ['an item', (text) => ['unreadable', text, text]],
+];
+for (const [what, call] of hostile) {
+  test(`${what} has one line of at most ${MAX_LINE_BYTES} bytes, whatever is in it, and none of its text can obey or forge`, async () => {
+    for (const text of [LONGEST, ESCAPED, ATTACK, ATTACK.repeat(1_000)]) {
+      const lines = await written(call(text));
+      assert.equal(lines.length, 1);
+      const [line = {}] = lines;
+      assert.ok(
+        Buffer.byteLength(JSON.stringify(line)) <= MAX_LINE_BYTES,
+        JSON.stringify(line).slice(0, 200),
+      );
+      assert.notEqual(line.message, 'forged');
+      for (const value of Object.values(line)) assert.doesNotMatch(String(value), UNSAFE);
+    }
+  });
+}
+
+test('a fault stays within its line, whatever its text', async () => {
+  const lines = await written(['error', 'domain failed', new Error(ATTACK), { domain: ATTACK }]);
+  assert.equal(lines.length, 1);
+  assert.equal(lines[0]?.message, 'domain failed');
+});
+
+test('of what cannot be read in one invocation, twenty have a line, the rest a count, and all are counted', async () => {
+  const flood = Array.from(
+    { length: 50_000 },
+    (_, i): Call =>
+      i % 2 === 0 ? ['unreadable', `d${i}.example`, 'Mode is not'] : ['refused', `message-${i}`, 'not JSON'],
   );
-  assert.equal(lines.length, 4);
-  assert.ok(lines.every((line) => line.message !== 'forged'));
-  for (const [line = {}, member] of [[lines[0], 'detail'] as const, [lines[1], 'domain'] as const]) {
-    assert.doesNotMatch(String(line[member]), /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
-    assert.ok(String(line[member]).length < 250);
-  }
+  const lines = await written(...flood, ['flush'], ['refused', 'of the next', 'not JSON'], ['flush']);
+  const errors = lines.filter(({ level }) => level === 'ERROR');
+  assert.equal(errors.length, 22);
+  assert.partialDeepStrictEqual(errors.slice(20), [
+    { message: 'more messages or items cannot be read', more: 49_980 },
+    { message: 'message refused', message_id: 'of the next' },
+  ]);
+  assert.deepEqual(
+    lines.flatMap(({ Refused }) => Refused ?? []),
+    [50_000, 1],
+  );
+});
+
+test('a warning is a line with its details', async () => {
+  const [line = {}] = await written(['warn', 'raise it', { registrable_domain: 'a.example', limit: 3 }]);
+  assert.partialDeepStrictEqual(line, {
+    level: 'WARN',
+    message: 'raise it',
+    registrable_domain: 'a.example',
+  });
 });
 
 test('what cannot be read is an error line that names the message or the item', async () => {

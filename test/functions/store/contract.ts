@@ -539,6 +539,16 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
           { recordId: undefined, lastFetch: undefined, lastUse: undefined, inserted: undefined },
         ],
         [
+          'times of bookkeeping that no clock shows count as missing',
+          {
+            LastFetch: { N: '1e100' },
+            LastUse: { N: '-1' },
+            Inserted: { N: `${T0}000000` },
+            LastAttempt: { N: '-9e99' },
+          },
+          { lastFetch: undefined, lastUse: undefined, inserted: undefined },
+        ],
+        [
           'details of a failure of a wrong type count as missing',
           {
             LastAttempt: { N: '7' },
@@ -568,14 +578,25 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
         ['a string as MX', { MX: { S: 'mx.example.com' } }, /^MX is not a list$/],
         ['MX with a number', { MX: { L: [{ S: 'a.example' }, { N: '1' }] } }, /^MX holds something/],
         ['MX with null', { MX: { L: [{ NULL: true }] } }, /^MX holds something/],
-        ['no MaxAgeSeconds', { MaxAgeSeconds: undefined }, /^MaxAgeSeconds is missing or not a number$/],
+        [
+          'no MaxAgeSeconds',
+          { MaxAgeSeconds: undefined },
+          /^MaxAgeSeconds is missing or not a number from 0$/,
+        ],
         ['MaxAgeSeconds as a string', { MaxAgeSeconds: { S: '86400' } }, /^MaxAgeSeconds is missing or not/],
-        ['a negative MaxAgeSeconds', { MaxAgeSeconds: { N: '-1' } }, /^MaxAgeSeconds is negative$/],
-        ['no ValidEnd', { ValidEnd: undefined }, /^ValidEnd is missing or not a number$/],
+        [
+          'a negative MaxAgeSeconds',
+          { MaxAgeSeconds: { N: '-1' } },
+          /^MaxAgeSeconds is missing or not a number/,
+        ],
+        ['no ValidEnd', { ValidEnd: undefined }, /^ValidEnd is missing or not a number of milliseconds/],
         ['ValidEnd as a string', { ValidEnd: { S: '2026-03-01' } }, /^ValidEnd is missing or not/],
         ['LastUpdate as a string', { LastUpdate: { S: String(T0) } }, /^LastUpdate is missing or not/],
         ['LastUpdate with a fraction', { LastUpdate: { N: `${T0}.5` } }, /^LastUpdate is not a whole number/],
-        ['LastUpdate in nanoseconds', { LastUpdate: { N: `${T0}000001` } }, /^LastUpdate is not a whole/],
+        ['LastUpdate in nanoseconds', { LastUpdate: { N: `${T0}000001` } }, /^LastUpdate is missing or not/],
+        ['LastUpdate before 1970', { LastUpdate: { N: '-1' } }, /^LastUpdate is missing or not a number of/],
+        ['ValidEnd in nanoseconds', { ValidEnd: { N: `${T0}000001` } }, /^ValidEnd is missing or not/],
+        ['ValidEnd for ever', { ValidEnd: { N: '9.99e125' } }, /^ValidEnd is missing or not/],
         ['Backoff as a string', { Backoff: { S: 'false' } }, /^Backoff is not a boolean$/],
       ];
       for (const [what, changes, reason] of unreadable) {
@@ -613,7 +634,13 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
     describe('scan', () => {
       const NEVER = Number.NEGATIVE_INFINITY;
       const USED_BEFORE = T0 - 100 * DAY;
-      const RANGE = { updatedBefore: T0, usedBefore: USED_BEFORE, expiringBefore: NEVER };
+      const NO_LATER = Number.POSITIVE_INFINITY;
+      const RANGE = {
+        updatedBefore: T0,
+        usedBefore: USED_BEFORE,
+        expiringBefore: NEVER,
+        updatedAfter: NO_LATER,
+      };
 
       function entry(key: string, updated: number, used: number | undefined): Item {
         return altered(INSERTED, {
@@ -691,7 +718,7 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
       for (const [what, updatedBefore, usedBefore, domains] of infinities) {
         test(`takes infinite times: ${what}`, async () => {
           const { store } = await setUp({ items: MIXED });
-          const result = scanned(await all(store.scan({ updatedBefore, usedBefore, expiringBefore: NEVER })));
+          const result = scanned(await all(store.scan({ ...RANGE, updatedBefore, usedBefore })));
           assert.deepEqual(result, { domains, examined: MIXED.length, unreadable: [] });
         });
       }
@@ -722,6 +749,22 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
         );
       });
 
+      test('finds what was updated in the future, and reports what no clock shows', async () => {
+        const items = [
+          entry('tomorrow.example', T0 + DAY, T0),
+          entry('later.example', T0 + DAY + 1, T0),
+          { ...entry('never.example', T0, T0), LastUpdate: { N: '9.99e125' } },
+        ];
+        const { store } = await setUp({ items });
+        const result = scanned(await all(store.scan({ ...RANGE, updatedAfter: T0 + DAY })));
+        assert.deepEqual(result.domains, ['later.example']);
+        assert.deepEqual(
+          result.unreadable.map(({ key }) => key),
+          ['never.example'],
+        );
+        assert.deepEqual(scanned(await all(store.scan(RANGE))).domains, []);
+      });
+
       test('reports what cannot be read, and finds the rest', async () => {
         const items: Item[] = [
           ...MIXED,
@@ -746,8 +789,8 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
           'line\nend.example':
             'The domain "line\u{FFFD}end.example" has the character "\u{FFFD}", which no domain has.',
           'fraction.example': 'LastUpdate is not a whole number of milliseconds',
-          'string.example': 'LastUpdate is missing or not a number',
-          'string-unused.example': 'LastUpdate is missing or not a number',
+          'string.example': 'LastUpdate is missing or not a number of milliseconds since 1970',
+          'string-unused.example': 'LastUpdate is missing or not a number of milliseconds since 1970',
         });
       });
 
@@ -767,6 +810,96 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
         const { store } = await setUp({ scanSegments: 4 });
         const pages = await all(store.scan(RANGE));
         assert.deepEqual(scanned(pages), { domains: [], examined: 0, unreadable: [] });
+      });
+    });
+
+    describe('discoveries', () => {
+      const ALL = '#discovered#2026-03-01';
+      const COUNTER: Item = {
+        Domain: { S: `${ALL}#example.com` },
+        Discoveries: { N: '1' },
+        // In seconds, as DynamoDB wants it.
+        Expires: { N: String((T0 + 2 * DAY) / 1_000) },
+      };
+
+      test('are counted up to the limit, and no further', async () => {
+        const { store, item } = await setUp();
+        const admitted = [];
+        for (let i = 0; i < 4; i++) admitted.push(await store.admitDiscovery('example.com', 2, T0));
+        assert.deepEqual(admitted, [true, true, false, false]);
+        assert.deepEqual(await item(COUNTER.Domain?.S), { ...COUNTER, Discoveries: { N: '2' } });
+      });
+
+      test('are counted for each registrable domain, for all together, and for each day, UTC', async () => {
+        const { store, item } = await setUp();
+        const last = T0 + DAY - 1;
+        for (const [within, now] of [
+          ['example.com', T0],
+          ['example.net', T0],
+          [undefined, T0],
+          ['example.com', T1],
+        ] as const) {
+          assert.equal(await store.admitDiscovery(within, 1, now), true);
+          assert.equal(await store.admitDiscovery(within, 1, now), false);
+        }
+        assert.equal(await store.admitDiscovery('example.com', 1, last), false);
+        assert.deepEqual(await item(COUNTER.Domain?.S), COUNTER);
+        assert.deepEqual(await item(ALL), { ...COUNTER, Domain: { S: ALL } });
+      });
+
+      test('are exactly as many as the limit when many are asked for at once', async () => {
+        const { store, item } = await setUp();
+        const admitted = await Promise.all(
+          Array.from({ length: 30 }, () => store.admitDiscovery('example.com', 7, T0)),
+        );
+        assert.equal(admitted.filter(Boolean).length, 7);
+        assert.equal((await item(COUNTER.Domain?.S))?.Discoveries?.N, '7');
+      });
+
+      test('may have a limit that was lowered since', async () => {
+        const { store } = await setUp({ items: [{ ...COUNTER, Discoveries: { N: '9' } }] });
+        assert.equal(await store.admitDiscovery('example.com', 5, T0), false);
+        assert.equal(await store.admitDiscovery('example.com', 10, T0), true);
+      });
+
+      test('a counter that is no number admits none', async () => {
+        const stored = { ...COUNTER, Discoveries: { S: 'many' } };
+        const { store, item } = await setUp({ items: [stored] });
+        assert.equal(await store.admitDiscovery('example.com', 5, T0), false);
+        assert.deepEqual(await item(COUNTER.Domain?.S), stored);
+      });
+
+      test('their counters are no entries, and not counted as such, in one part and in several', async () => {
+        for (const scanSegments of [1, 4]) {
+          const { store } = await setUp({ items: [INSERTED], scanSegments });
+          for (const within of [undefined, 'example.com', 'example.net']) {
+            await store.admitDiscovery(within, 5, T0);
+          }
+          const everything = {
+            updatedBefore: Number.POSITIVE_INFINITY,
+            usedBefore: Number.POSITIVE_INFINITY,
+            expiringBefore: Number.POSITIVE_INFINITY,
+            updatedAfter: Number.NEGATIVE_INFINITY,
+          };
+          const expected = { domains: ['example.com'], examined: 1, unreadable: [] };
+          assert.deepEqual(scanned(await all(store.scan(everything))), expected);
+        }
+      });
+
+      test('no change of an entry sets the attribute by which counters expire', async () => {
+        const { store, item } = await setUp();
+        const changes: [Change, number | undefined][] = [
+          [INSERT, undefined],
+          [FAIL, T0],
+          [EXTEND, T0],
+          [{ ...REPLACE, lastUpdate: T1 + 1 }, T1],
+        ];
+        for (const [change, lock] of changes) {
+          assert.equal(await store.write(EXAMPLE, change, lock), 'written');
+          assert.equal((await item())?.Expires, undefined);
+        }
+        assert.equal(await store.touch(EXAMPLE, T1 + 5, T1 + 5), 'written');
+        assert.equal((await item())?.Expires, undefined);
       });
     });
   });

@@ -10,14 +10,13 @@ import {
   type DynamoDBClient,
   ScanCommand,
 } from '@aws-sdk/client-dynamodb';
-import fc from 'fast-check';
 import { createDynamoStore } from '../../../functions/store/dynamo.ts';
 import { domain } from './contract.ts';
 
 type Item = Record<string, AttributeValue>;
 
 const TABLE = 'policies';
-const RANGE = { updatedBefore: 10, usedBefore: 0, expiringBefore: 0 };
+const RANGE = { updatedBefore: 10, usedBefore: 0, expiringBefore: 0, updatedAfter: 20 };
 
 /** A client that answers each command as told, and fails on every other. */
 function fakeClient(answer: {
@@ -248,53 +247,6 @@ test('a write that fails for any other reason than its condition rejects', async
   await assert.rejects(failingWith(fault).write(domain('a.example'), { kind: 'remove' }, 1), fault);
   await assert.rejects(failingWith(fault).prune(domain('a.example'), 1), fault);
   await assert.rejects(failingWith(fault).touch(domain('a.example'), 2, 1), fault);
-});
-
-test('whatever is in an item, it is read, or reported, or no entry, and nothing throws', async () => {
-  const text = fc.oneof(fc.string({ unit: 'binary' }), fc.constantFrom('enforce', 'testing', 'none'));
-  const numeral = fc.oneof(
-    fc.integer().map(String),
-    fc.double({ noNaN: true, noDefaultInfinity: true, min: -1e125, max: 1e125 }).map(String),
-    fc.bigInt({ min: -(10n ** 38n), max: 10n ** 38n }).map(String),
-  );
-  const { value } = fc.letrec<{ value: AttributeValue }>((tie) => ({
-    value: fc.oneof(
-      { depthSize: 'small' },
-      text.map((S) => ({ S })),
-      numeral.map((N) => ({ N })),
-      fc.boolean().map((BOOL) => ({ BOOL })),
-      fc.constant({ NULL: true as const }),
-      fc.uint8Array().map((B) => ({ B })),
-      fc.array(text).map((SS) => ({ SS })),
-      fc.array(tie('value')).map((L) => ({ L })),
-      fc.dictionary(fc.string(), tie('value')).map((M) => ({ M })),
-    ),
-  }));
-  const proper: Item = { ...entry('a.example'), Mode: { S: 'enforce' }, MX: { L: [{ S: 'mx.a.example' }] } };
-  const optional = ['Backoff', 'RecordID', 'LastFetch', 'LastUse', 'LastAttempt', 'LastFailure'];
-  const names = [...Object.keys(proper), ...optional, 'FailingSince', 'FailedRecordID'];
-  const changes = fc.dictionary(fc.constantFrom(...names), fc.option(value, { nil: undefined }));
-  await fc.assert(
-    fc.asyncProperty(changes, async (change) => {
-      const attributes = Object.entries({ ...proper, ...change }).filter(([, each]) => each !== undefined);
-      const item = Object.fromEntries(attributes) as Item;
-      const store = createDynamoStore({
-        table: TABLE,
-        client: fakeClient({
-          read: () => ({ items: [item] }),
-          scan: async () => ({ Items: [item], ScannedCount: 1 }),
-        }),
-      });
-      const { records, unreadable } = await store.read([domain('a.example')]);
-      assert.equal(records.size + unreadable.length, item.LastUpdate === undefined ? 0 : 1);
-      for (const record of records.values()) {
-        assert.ok(Number.isSafeInteger(record.lastUpdate));
-        assert.ok(record.policy.maxAgeSeconds >= 0 && Number.isFinite(record.validEnd));
-        assert.ok(record.policy.mode === 'none' || record.policy.mx.length > 0);
-      }
-      for await (const page of store.scan(RANGE)) {
-        assert.equal(page.records.length + page.unreadable.length, 1);
-      }
-    }),
-  );
+  assert.equal(await failingWith(conflict).admitDiscovery('a.example', 1, 0), false);
+  await assert.rejects(failingWith(fault).admitDiscovery('a.example', 1, 0), fault);
 });
