@@ -15,6 +15,8 @@ export interface Endpoints {
 export interface SandboxOptions {
   readonly endpoints: Endpoints;
   readonly functionName?: string;
+  /** Of the one process among several of the function; it says so in the user agent of its requests. */
+  readonly processName?: string;
   readonly memoryMegabytes?: number;
   /** PEM file with extra roots of trust. */
   readonly caFile?: string | undefined;
@@ -35,7 +37,13 @@ const INHERITED = ['PATH', 'SystemRoot', 'TMPDIR', 'TEMP', 'TMP'];
 
 /** The whole environment of a function's process, built from nothing. */
 export function sandboxEnvironment(options: SandboxOptions): Record<string, string> {
-  const { endpoints, functionName = 'local', memoryMegabytes = 128, caFile } = options;
+  const {
+    endpoints,
+    functionName = 'local',
+    processName = functionName,
+    memoryMegabytes = 128,
+    caFile,
+  } = options;
   const environment: Record<string, string> = {};
   for (const name of INHERITED) {
     const value = process.env[name];
@@ -57,6 +65,7 @@ export function sandboxEnvironment(options: SandboxOptions): Record<string, stri
     AWS_ENDPOINT_URL_DYNAMODB: endpoints.dynamodb,
     AWS_ENDPOINT_URL_SQS: endpoints.sqs,
     AWS_ENDPOINT_URL_SCHEDULER: endpoints.scheduler,
+    AWS_SDK_UA_APP_ID: processName,
     AWS_LAMBDA_FUNCTION_NAME: functionName,
     AWS_LAMBDA_FUNCTION_VERSION: '$LATEST',
     AWS_LAMBDA_FUNCTION_MEMORY_SIZE: String(memoryMegabytes),

@@ -68,7 +68,15 @@ export function startEventSource(options: EventSourceOptions): EventSource {
     const batch = await receive(batchSize, LONG_POLL_SECONDS);
     const end = Date.now() + windowMs;
     while (batch.length > 0 && batch.length < batchSize && Date.now() < end) {
-      const more = await receive(batchSize - batch.length, 0);
+      let more: Message[];
+      try {
+        more = await receive(batchSize - batch.length, 0);
+      } catch (error) {
+        // What was received is received: not to work on it would use up one of its deliveries.
+        if (closing.signal.aborted) throw error;
+        onError(error);
+        break;
+      }
       batch.push(...more);
       const pause = Math.min(WINDOW_POLL_MS, end - Date.now());
       if (more.length === 0 && pause > 0) await delay(pause, undefined, { signal: closing.signal });
@@ -76,17 +84,24 @@ export function startEventSource(options: EventSourceOptions): EventSource {
     return batch;
   }
 
+  /** What stays because its deletion failed is delivered again, and is none of the others' business. */
   async function remove(messages: Message[]): Promise<void> {
+    const errors: unknown[] = [];
     for (let start = 0; start < messages.length; start += MESSAGES_PER_CALL) {
       const entries = messages
         .slice(start, start + MESSAGES_PER_CALL)
         .map(({ ReceiptHandle }, index) => ({ Id: String(index), ReceiptHandle }));
-      const { Failed = [] } = await client.send(
-        new DeleteMessageBatchCommand({ QueueUrl: queueUrl, Entries: entries }),
-      );
-      if (Failed.length > 0)
-        throw new Error(`DeleteMessageBatch failed for ${Failed.length}: ${Failed[0]?.Message}`);
+      try {
+        const { Failed = [] } = await client.send(
+          new DeleteMessageBatchCommand({ QueueUrl: queueUrl, Entries: entries }),
+        );
+        if (Failed.length > 0)
+          throw new Error(`DeleteMessageBatch failed for ${Failed.length}: ${Failed[0]?.Message}`);
+      } catch (error) {
+        errors.push(error);
+      }
     }
+    if (errors.length > 0) throw errors[0];
   }
 
   async function handle(batch: Message[]): Promise<void> {

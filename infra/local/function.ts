@@ -89,6 +89,7 @@ interface Expectation {
 
 /** One process, which answers one invocation at a time. */
 class Sandbox {
+  readonly name: string;
   readonly ready: Promise<string>;
   /** Resolves when the process is gone and its last line delivered. */
   readonly ended: Promise<void>;
@@ -97,7 +98,13 @@ class Sandbox {
   #expected: Expectation | undefined;
   #cause: FunctionError | undefined;
 
-  constructor(handler: string, environment: Record<string, string>, onLine: (line: string) => void) {
+  constructor(
+    name: string,
+    handler: string,
+    environment: Record<string, string>,
+    onLine: (line: string) => void,
+  ) {
+    this.name = name;
     this.#onLine = onLine;
     this.#child = fork(RUNTIME, [handler], {
       env: environment,
@@ -123,6 +130,12 @@ class Sandbox {
     // A channel that is closed shows itself as the end of the process.
     this.#child.send({ ...invocation, deadline: Date.now() + timeoutMs } satisfies Invocation, () => {});
     return answer;
+  }
+
+  /** As a machine that fails under it: at once, whatever it is doing. Its invocation fails. */
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.ended;
   }
 
   async close(): Promise<void> {
@@ -209,6 +222,7 @@ export class LocalFunction {
   readonly #closing = new AbortController();
   #running = 0;
   #pending = 0;
+  #started = 0;
 
   constructor(options: FunctionOptions) {
     this.#options = options;
@@ -219,6 +233,18 @@ export class LocalFunction {
   /** Invocations that have not ended, retries and waiting ones included. */
   get pending(): number {
     return this.#pending;
+  }
+
+  /** Names of the processes that there are, idle ones included; see SandboxOptions.processName. */
+  get processes(): string[] {
+    return [...this.#sandboxes].map(({ name }) => name);
+  }
+
+  /** Kills a process. Resolves when it is gone, to whether it was there. */
+  async kill(processName: string): Promise<boolean> {
+    const sandbox = [...this.#sandboxes].find(({ name }) => name === processName);
+    await sandbox?.kill();
+    return sandbox !== undefined;
   }
 
   /** Synchronous invocation. Throws FunctionError when the handler fails, times out or its process ends. */
@@ -299,8 +325,10 @@ export class LocalFunction {
       if (sandbox.alive) return sandbox;
     }
     const { name, handler, onLine } = this.#options;
-    const environment = sandboxEnvironment({ ...this.#options, functionName: name });
-    const sandbox = new Sandbox(handler, environment, (line) => onLine?.(name, line));
+    this.#started += 1;
+    const processName = `${name}-${this.#started}`;
+    const environment = sandboxEnvironment({ ...this.#options, functionName: name, processName });
+    const sandbox = new Sandbox(processName, handler, environment, (line) => onLine?.(name, line));
     this.#sandboxes.add(sandbox);
     void sandbox.ended.then(() => this.#sandboxes.delete(sandbox));
     return sandbox;

@@ -9,6 +9,7 @@ import { createPolicyTable, startDynamoDb } from './dynamodb.ts';
 import { ACCOUNT, type Endpoints, localClientConfig, sandboxEnvironment } from './environment.ts';
 import { startEventSource } from './event-source.ts';
 import { functionArn, LocalFunction } from './function.ts';
+import type { LoopbackServer } from './loopback.ts';
 import { type LocalScheduler, startScheduler } from './scheduler.ts';
 import { queueArn, type StoredMessage, startSqs } from './sqs.ts';
 
@@ -58,6 +59,13 @@ export interface StackOptions {
   readonly schedulerLatenessMs?: number;
   /** Between the retries of Lambda's asynchronous invocations and of the scheduler. */
   readonly retryDelayMs?: number;
+  /**
+   * Stands between the functions and event sources on the one side, and a service on the other, as a network that
+   * fails would. Its own end comes with the stack's. The stack's own clients are not led through it.
+   */
+  readonly between?: (service: keyof Endpoints, endpoint: string) => Promise<LoopbackServer>;
+  /** Carries out what a schedule does: once, unless told otherwise. AWS says "at least once". */
+  readonly deliver?: (invoke: () => void) => void;
   readonly onLine?: (functionName: string, line: string) => void;
   /** Failed invocations of event sources, and whatever else has no caller to go to. */
   readonly onError?: (error: unknown) => void;
@@ -103,6 +111,7 @@ async function compose(
     caFile,
     maxReceiveCount = 5,
     retryDelayMs = 200,
+    deliver = (invoke) => invoke(),
     onError = console.error,
   } = options;
   const exists = (name: string) => (options.functions ?? FUNCTION_NAMES).some((each) => each === name);
@@ -153,7 +162,7 @@ async function compose(
       const name = FUNCTION_NAMES.find((each) => functionArn(each) === arn && exists(each));
       if (!name) throw new Error(`There is no function ${arn}`);
       // Accepted is delivered: a handler's failure is Lambda's to retry, not the scheduler's.
-      functions[name].invokeAsync(JSON.parse(input)).catch(onError);
+      deliver(() => void functions[name].invokeAsync(JSON.parse(input)).catch(onError));
     },
     deadLetter: async (arn, input, attributes) => {
       await send(arn.split(':').at(-1) ?? '', input, attributes).catch(onError);
@@ -162,8 +171,18 @@ async function compose(
   closers.push(scheduler.close);
 
   const endpoints = { dynamodb: database.endpoint, sqs: queues.endpoint, scheduler: scheduler.endpoint };
+  const reached = { ...endpoints };
+  for (const service of ['dynamodb', 'sqs', 'scheduler'] as const) {
+    const between = await options.between?.(service, endpoints[service]);
+    if (between === undefined) continue;
+    closers.push(between.close);
+    reached[service] = between.endpoint;
+  }
+  // The SDK sends to a queue's URL, whatever endpoint it is given.
+  const reachedQueue = (name: QueueName) => queueUrls[name].replace(endpoints.sqs, reached.sqs);
+
   const table = { POLICY_TABLE: TABLE };
-  const refreshQueue = { REFRESH_QUEUE_URL: queueUrls['refresh-queue'] };
+  const refreshQueue = { REFRESH_QUEUE_URL: reachedQueue('refresh-queue') };
   const schedules = {
     SCHEDULE_GROUP,
     DISPATCH_FUNCTION_ARN: functionArn('dispatch'),
@@ -181,7 +200,7 @@ async function compose(
     new LocalFunction({
       name,
       handler: options.handlers?.[name] ?? join(import.meta.dirname, '../../functions', name, 'handler.ts'),
-      endpoints,
+      endpoints: reached,
       variables: variables[name],
       caFile,
       ...settingsOf(name),
@@ -200,16 +219,19 @@ async function compose(
   const closeFunctions = () => Promise.all(Object.values(functions).map((each) => each.close()));
   closers.push(closeFunctions);
 
-  const poll = (name: 'refresh' | 'request', batchSize: number, batchingWindowSeconds: number) =>
-    startEventSource({
-      client: sqs,
-      queueUrl: queueUrls[`${name}-queue`],
+  const poll = (name: 'refresh' | 'request', batchSize: number, batchingWindowSeconds: number) => {
+    const client = new SQSClient({ ...localClientConfig(reached.sqs), userAgentAppId: `poller-${name}` });
+    closers.push(() => client.destroy());
+    return startEventSource({
+      client,
+      queueUrl: reachedQueue(`${name}-queue`),
       batchSize,
       batchingWindowSeconds,
       maximumConcurrency: settingsOf(name).concurrency,
       invoke: (event) => functions[name].invoke(event),
       onError,
     });
+  };
   const { refreshBatchSize = 100, refreshWindowSeconds = 1 } = options;
   const sources = [
     ...(exists('refresh') ? [poll('refresh', refreshBatchSize, refreshWindowSeconds)] : []),

@@ -1,18 +1,24 @@
 import { constants } from 'node:crypto';
 import type { Socket } from 'node:net';
+import { Duplex } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
 import { createSecureContext, type SecureContext, TLSSocket } from 'node:tls';
 import { createAuthority } from './certificates.ts';
 import { type Listener, listen, pause } from './listener.ts';
-import type { HttpResponse, PolicyHost } from './site.ts';
+import type { End, HttpResponse, Part, PolicyHost, Trickle, Wire } from './site.ts';
 
 const POLICY_PATH = '/.well-known/mta-sts.txt';
 const CHUNK_BYTES = 16_384;
+/** How much of something endless is written at once. */
+const FLOOD_BYTES = 65_536;
 /** Enough for any ClientHello or request head; a client that sends more is cut off. */
 const MAX_HEAD_BYTES = 65_536;
-/** OpenSSL 3 offers TLS 1.0 and 1.1 at security level 0 alone. */
-const OLD_TLS = { minVersion: 'TLSv1', ciphers: 'DEFAULT@SECLEVEL=0' } as const;
+/** OpenSSL 3 has TLS 1.0 and 1.1, short keys and SHA-1 at security level 0 alone. */
+const ANY_CIPHER = 'DEFAULT@SECLEVEL=0';
 
 export interface PolicyHosts extends Listener {
+  /** The most connections that one address has had at the same time, as far as leaving clients were noticed. */
+  mostAtOnce(): number;
   /** The root of trust, as PEM. */
   readonly ca: string;
 }
@@ -27,25 +33,36 @@ export interface Visits {
  * Every policy host, on one port of 127.0.0.1. The name in the ClientHello is read before TLS starts, so that
  * each host has its own certificate and TLS versions, and can fail before the handshake as well as after.
  */
-export async function startPolicyHosts(visits: Visits, port: number): Promise<PolicyHosts> {
+export async function startPolicyHosts(
+  visits: Visits,
+  port: number,
+  addresses?: readonly string[],
+): Promise<PolicyHosts> {
   const authority = await createAuthority();
   const contexts = new Map<string, Promise<SecureContext>>();
 
   function contextFor(host: string, does: PolicyHost): Promise<SecureContext> {
     const { certificate = 'good', maxTlsVersion } = does;
+    if (typeof certificate === 'object') return createContext(host, certificate, maxTlsVersion);
     const id = `${certificate} ${maxTlsVersion} ${host}`;
-    const context =
-      contexts.get(id) ??
-      authority.issue(certificate, host).then((cert) =>
-        createSecureContext({
-          key: authority.key,
-          cert,
-          secureOptions: constants.SSL_OP_NO_TICKET, // a resumed session would not show the certificate
-          ...(maxTlsVersion && { ...OLD_TLS, maxVersion: maxTlsVersion }),
-        }),
-      );
+    const context = contexts.get(id) ?? createContext(host, certificate, maxTlsVersion);
     contexts.set(id, context);
     return context;
+  }
+
+  async function createContext(
+    host: string,
+    certificate: NonNullable<PolicyHost['certificate']>,
+    maxVersion: PolicyHost['maxTlsVersion'],
+  ): Promise<SecureContext> {
+    const weak = typeof certificate === 'object' && certificate.publicKey === 'RSA-1024';
+    return createSecureContext({
+      key: weak ? await authority.weakKey() : authority.key,
+      cert: await authority.issue(certificate, host),
+      secureOptions: constants.SSL_OP_NO_TICKET, // a resumed session would not show the certificate
+      ciphers: ANY_CIPHER,
+      ...(maxVersion && { minVersion: 'TLSv1', maxVersion }),
+    });
   }
 
   async function serve(raw: Socket, gone: AbortSignal): Promise<void> {
@@ -59,7 +76,14 @@ export async function startPolicyHosts(visits: Visits, port: number): Promise<Po
     const secureContext = await contextFor(host, does);
     if (raw.destroyed) return; // gone while the certificate was made
     raw.unshift(hello.bytes);
-    const socket = new TLSSocket(raw, { isServer: true, secureContext, ALPNProtocols: ['http/1.1'] });
+    const { alpn = ['http/1.1'], clientCertificate, wire } = does;
+    const socket = new TLSSocket(wire ? tamper(raw, wire, gone) : raw, {
+      isServer: true,
+      secureContext,
+      ALPNProtocols: [...alpn],
+      requestCert: clientCertificate !== undefined,
+      rejectUnauthorized: clientCertificate === 'required',
+    });
     socket.on('error', () => {}); // a client that rejects the certificate says so and leaves
     const request = await readUntil(socket, parseRequest);
     if (!request) return;
@@ -67,27 +91,67 @@ export async function startPolicyHosts(visits: Visits, port: number): Promise<Po
     visits.request(host, request.value.path);
 
     const response = choose(does, host, request.value);
+    if (does.renegotiates) await renegotiate(socket, gone);
+    if (response.delayMs && !(await pause(response.delayMs, gone))) return;
     const { head, body } = format(response);
     const message = Buffer.concat([head, body]).subarray(0, bytesToSend(does, head, body));
-    if (response.delayMs && !(await pause(response.delayMs, gone))) return;
-    const { trickle } = response;
-    let sent = trickle ? head.length : message.length;
-    await write(socket, message.subarray(0, sent));
-    while (trickle && sent < message.length) {
-      if (!(await pause(trickle.everyMs, gone))) return;
-      await write(socket, message.subarray(sent, sent + trickle.bytes));
-      sent += trickle.bytes;
-    }
-    finish(raw, socket, does.stop?.how ?? 'close');
+    const { trickle, more = [] } = response;
+    const slow = trickle ? message.subarray(head.length) : Buffer.alloc(0);
+    const first = message.subarray(0, message.length - slow.length);
+    if (!(await send(socket, [first, ...pieces(slow, trickle), ...more], gone))) return;
+    finish(raw, socket, does.stop?.how ?? does.end ?? 'close');
   }
 
-  const listener = await listen(port, (raw, gone) => {
+  const open = new Map<string, number>();
+  let mostAtOnce = 0;
+  const serveCounted = (raw: Socket, gone: AbortSignal) => {
+    const address = raw.localAddress ?? '';
+    const count = (by: 1 | -1) => {
+      const atOnce = (open.get(address) ?? 0) + by;
+      open.set(address, atOnce);
+      mostAtOnce = Math.max(mostAtOnce, atOnce);
+    };
+    count(1);
+    gone.addEventListener('abort', () => count(-1), { once: true });
     serve(raw, gone).catch((error: unknown) => {
       console.error(error);
       raw.destroy();
     });
+  };
+  const listener = await listen(port, serveCounted, addresses);
+  return { ...listener, mostAtOnce: () => mostAtOnce, ca: authority.ca };
+}
+
+/** The connection as TLS sees it where what it sends comes in drops, or is broken off. */
+function tamper(raw: Socket, { trickle, breaks }: Wire, gone: AbortSignal): Duplex {
+  let left = breaks ? undefined : Number.POSITIVE_INFINITY;
+  async function pass(chunk: Buffer): Promise<boolean> {
+    left ??= breaks?.after === 'hello' ? 5 + chunk.readUInt16BE(3) : (breaks?.after ?? 0);
+    const passed = chunk.subarray(0, Math.max(0, left));
+    const whole = left >= chunk.length;
+    left -= passed.length;
+    if (!(await send(raw, pieces(passed, trickle), gone))) return false;
+    if (whole || !breaks) return true;
+    left = 0;
+    if (await send(raw, breaks.send, gone)) finish(raw, raw, breaks.end);
+    return false;
+  }
+  const duplex = new Duplex({
+    read: () => void raw.resume(),
+    // Without a call of `done`, the one who writes waits for ever: nothing else goes out.
+    write: (chunk: Buffer, _, done) => void pass(chunk).then((more) => more && done()),
+    final: (done) => void raw.end(done),
+    destroy(error, done) {
+      raw.destroy();
+      done(error);
+    },
   });
-  return { ...listener, ca: authority.ca };
+  raw.on('data', (chunk) => {
+    if (!duplex.push(chunk)) raw.pause();
+  });
+  raw.on('end', () => duplex.push(null));
+  raw.on('close', () => duplex.destroy());
+  return duplex;
 }
 
 /** Gathers what a client sends until `parse` makes something of it; undefined: the client left or sent too much. */
@@ -183,12 +247,58 @@ function bytesToSend({ stop }: PolicyHost, head: Buffer, body: Buffer): number {
   }[stop.at];
 }
 
-function write(socket: Socket, bytes: Buffer): Promise<void> {
-  return new Promise((done) => socket.write(bytes, () => done()));
+/** Bytes with the pauses between them. */
+function* pieces(bytes: Buffer, trickle: Trickle | undefined): Generator<Part> {
+  if (!trickle) yield bytes;
+  for (let at = 0; trickle && at < bytes.length; at += trickle.bytes) {
+    yield { pauseMs: trickle.everyMs };
+    yield bytes.subarray(at, at + trickle.bytes);
+  }
 }
 
-function finish(raw: Socket, socket: Socket, how: 'hang' | 'reset' | 'close'): void {
+/** false: the client left before the end. */
+async function send(socket: Socket, parts: Iterable<Part>, gone: AbortSignal): Promise<boolean> {
+  for (const part of parts) {
+    if (typeof part === 'string' || Buffer.isBuffer(part)) {
+      if (part.length > 0) await write(socket, part, gone);
+    } else if ('pauseMs' in part) {
+      await pause(part.pauseMs, gone);
+    } else {
+      const once = Buffer.from(part.forever);
+      const flood = Buffer.concat(Array<Buffer>(Math.ceil(FLOOD_BYTES / once.length)).fill(once));
+      while (!gone.aborted) {
+        if (part.everyMs === undefined) await write(socket, flood, gone);
+        else if (await pause(part.everyMs, gone)) await write(socket, once, gone);
+        // A write that fits ends at once; the client may live in this very process.
+        await setImmediate();
+      }
+    }
+    if (gone.aborted) return false;
+  }
+  return true;
+}
+
+/** Resolves when the second handshake is over, one way or another, or the client is gone. */
+function renegotiate(socket: TLSSocket, gone: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const done = () => resolve();
+  gone.addEventListener('abort', done, { once: true });
+  socket.renegotiate({}, done);
+  return promise.finally(() => gone.removeEventListener('abort', done));
+}
+
+/** Resolves when the bytes are with the operating system, or the client is gone. */
+function write(socket: Socket, bytes: string | Buffer, gone: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const done = () => resolve();
+  gone.addEventListener('abort', done, { once: true });
+  socket.write(bytes, done);
+  return promise.finally(() => gone.removeEventListener('abort', done));
+}
+
+function finish(raw: Socket, socket: Socket, how: End): void {
   if (how === 'reset') raw.resetAndDestroy();
   else if (how === 'close') socket.destroySoon();
+  else if (how === 'cut') raw.destroySoon();
   else socket.resume();
 }

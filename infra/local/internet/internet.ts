@@ -18,7 +18,11 @@ export { type BehaviourName, behaviours };
 export interface InternetOptions {
   /** 0, the default, takes a free port. */
   readonly dnsPort?: number;
+  /** False: the resolver is not there over TCP. */
+  readonly dnsOverTcp?: boolean;
   readonly policyHostPort?: number;
+  /** Of loopback, where policy hosts are reached; 127.0.0.1 by default, the one that every system has. */
+  readonly policyHostAddresses?: readonly string[];
 }
 
 interface TrafficEvent {
@@ -56,6 +60,8 @@ export interface Internet {
   readonly traffic: Traffic;
   /** Open TCP connections, of DNS and of HTTPS. */
   openSockets(): number;
+  /** The most HTTPS connections that one address has had at the same time, as far as leaving clients were noticed. */
+  mostAtOnce(): number;
   /** Ends every connection at once; afterwards no socket, timer or file is left. */
   close(): Promise<void>;
 }
@@ -92,8 +98,9 @@ export async function startInternet(options: InternetOptions = {}): Promise<Inte
     request: (host, path) => note('request', host, path),
   };
 
-  const dns = await startDns(ask, options.dnsPort ?? 0);
-  const hosts = await startPolicyHosts(visits, options.policyHostPort ?? 0).catch(async (error) => {
+  const dns = await startDns(ask, { port: options.dnsPort ?? 0, tcp: options.dnsOverTcp ?? true });
+  const { policyHostPort = 0, policyHostAddresses } = options;
+  const hosts = await startPolicyHosts(visits, policyHostPort, policyHostAddresses).catch(async (error) => {
     await dns.close();
     throw error;
   });
@@ -115,6 +122,7 @@ export async function startInternet(options: InternetOptions = {}): Promise<Inte
     remove: (domain) => void sites.delete(domain),
     traffic,
     openSockets: () => dns.openSockets() + hosts.openSockets(),
+    mostAtOnce: hosts.mostAtOnce,
     async close() {
       await Promise.all([dns.close(), hosts.close(), rm(folder, { recursive: true, force: true })]);
     },

@@ -6,6 +6,7 @@ import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { decode, encode, type Packet, type RecordType, streamDecode, streamEncode } from 'dns-packet';
 import { type Internet, startInternet } from '../../../../infra/local/internet/internet.ts';
+import type { Name } from '../../../../infra/local/internet/site.ts';
 import { codeOf, resolverOf } from './observe.ts';
 
 const domain = 'd1.example.test';
@@ -44,8 +45,32 @@ async function overUdp(message: Buffer, count = 1): Promise<Buffer[]> {
   }
 }
 
-async function ask(query: Packet) {
+/** Everything that comes back over TCP until the other end closes, or until there are so many bytes. */
+async function rawOverTcp(
+  query: Packet,
+  enough = Number.POSITIVE_INFINITY,
+): Promise<{ bytes: Buffer; end: string }> {
+  const socket = connect(port, '127.0.0.1');
+  socket.write(streamEncode(query));
+  let bytes = Buffer.alloc(0);
+  try {
+    for await (const chunk of socket) {
+      bytes = Buffer.concat([bytes, chunk]);
+      if (bytes.length >= enough) return { bytes, end: 'open' };
+    }
+    return { bytes, end: 'closed' };
+  } catch (error) {
+    return { bytes, end: codeOf(error) };
+  }
+}
+
+async function askRaw(query: Packet): Promise<Buffer> {
   const [bytes = Buffer.alloc(0)] = await overUdp(encode(query));
+  return bytes;
+}
+
+async function ask(query: Packet) {
+  const bytes = await askRaw(query);
   return { ...decode(bytes), bytes: bytes.length };
 }
 
@@ -67,6 +92,97 @@ async function askOverTcp(query: Packet): Promise<Packet> {
 test('several records, each of several strings', async () => {
   internet.set(domain, { record: { txt: [['v=STSv1; ', 'id=id1;'], ['other']] } });
   assert.deepEqual(await resolverOf(internet).resolveTxt(name), [['v=STSv1; ', 'id=id1;'], ['other']]);
+});
+
+test('codes above those of RFC 1035', async () => {
+  const rcodes = { YXDOMAIN: 6, YXRRSET: 7, NXRRSET: 8, NOTAUTH: 9, NOTZONE: 10, DSOTYPENI: 11 } as const;
+  for (const [rcode, code] of Object.entries(rcodes) as [keyof typeof rcodes, number][]) {
+    internet.set(domain, { record: { txt: [['x']], rcode } });
+    const bytes = await askRaw(question(name, 'TXT'));
+    assert.deepEqual([(bytes[3] ?? 0) & 15, decode(bytes).answers?.length], [code, 0]);
+  }
+});
+
+test('a negative answer without SOA, and times to live', async () => {
+  internet.set(domain, { record: { rcode: 'NXDOMAIN', soa: false }, host: { a: ['127.0.0.1'], ttl: 77 } });
+  assert.equal((await ask(question(name, 'TXT'))).authorities?.length, 0);
+  const [answer] = (await ask(question(`mta-sts.${domain}`, 'A'))).answers ?? [];
+  assert.ok(answer && 'ttl' in answer && answer.ttl === 77);
+});
+
+test('a name can do something else from the second question of each type on', async () => {
+  const host = `mta-sts.${domain}`;
+  internet.set(domain, { host: { a: ['127.0.0.1'], aaaa: ['::1'], afterwards: { a: ['127.0.0.2'] } } });
+  const resolver = resolverOf(internet);
+  assert.deepEqual(await resolver.resolve4(host), ['127.0.0.1']);
+  assert.deepEqual(await resolver.resolve6(host), ['::1']);
+  for (const _ of [2, 3]) {
+    assert.deepEqual(await resolverOf(internet).resolve4(host), ['127.0.0.2']);
+    assert.equal(await resolverOf(internet).resolve6(host).catch(codeOf), 'ENODATA');
+  }
+});
+
+test('truncated on demand, with or without the records', async () => {
+  for (const [truncated, count] of [
+    ['whole', 1],
+    ['empty', 0],
+  ] as const) {
+    internet.set(domain, { record: { txt: [['x']], truncated } });
+    const overUdp = await ask(question(name, 'TXT'));
+    assert.deepEqual([overUdp.flag_tc, overUdp.answers?.length], [true, count]);
+    assert.equal((await askOverTcp(question(name, 'TXT'))).answers?.length, 1);
+  }
+});
+
+test('forged messages come first, and from another port', async () => {
+  internet.set(domain, {
+    record: { txt: [['truth']], forge: (reply) => [{ ...reply, answers: [] }, Buffer.from('noise')] },
+  });
+  const socket = createSocket('udp4');
+  socket.send(encode(question(name, 'TXT')), port, '127.0.0.1');
+  const ports: number[] = [];
+  while (ports.length < 3) {
+    const [, from] = await once(socket, 'message', { signal: AbortSignal.timeout(1000) });
+    ports.push(from.port);
+  }
+  socket.close();
+  assert.deepEqual(
+    ports.map((from) => from === port),
+    [false, false, true],
+  );
+  assert.equal((await askOverTcp(question(name, 'TXT'))).answers?.length, 1);
+});
+
+test('over TCP: a false length, a part, pieces, and the end', async () => {
+  const tcp = async (does: NonNullable<Name['tcp']>, enough?: number) => {
+    internet.set(domain, { record: { txt: [['x']], tcp: does } });
+    return rawOverTcp(question(name, 'TXT'), enough);
+  };
+  const { bytes: whole } = await tcp({ end: 'close' });
+  assert.equal(whole.readUInt16BE(), whole.length - 2);
+  assert.equal((await tcp({ claimedBytes: 9, end: 'close' })).bytes.readUInt16BE(), 9);
+  assert.deepEqual(await tcp({ cutAfter: 7, end: 'close' }), { bytes: whole.subarray(0, 7), end: 'closed' });
+  assert.deepEqual(await tcp({ cutAfter: 0, end: 'close' }), { bytes: Buffer.alloc(0), end: 'closed' });
+  assert.deepEqual(await tcp({ cutAfter: 0, end: 'reset' }), { bytes: Buffer.alloc(0), end: 'ECONNRESET' });
+  assert.deepEqual(await tcp({}, whole.length), { bytes: whole, end: 'open' });
+  const start = performance.now();
+  assert.deepEqual(await tcp({ trickle: { bytes: 20, everyMs: 20 } }, whole.length), {
+    bytes: whole,
+    end: 'open',
+  });
+  assert.ok(performance.now() - start >= 20 * Math.ceil(whole.length / 20) - 5);
+});
+
+test('it may be there over UDP only', async () => {
+  const udpOnly = await startInternet({ dnsOverTcp: false });
+  try {
+    udpOnly.set(domain, { record: { txt: [['x']] } });
+    assert.deepEqual(await resolverOf(udpOnly).resolveTxt(name), [['x']]);
+    const socket = connect(Number(udpOnly.dnsServer.split(':')[1]), '127.0.0.1');
+    await assert.rejects(once(socket, 'connect'), { code: 'ECONNREFUSED' });
+  } finally {
+    await udpOnly.close();
+  }
 });
 
 test('names are found in any case, and answered as asked', async () => {

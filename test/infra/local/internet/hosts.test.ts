@@ -139,6 +139,85 @@ test('a body can come in drops', async () => {
   assert.ok(performance.now() - start >= 55);
 });
 
+test('a response can go on after its end, with pauses, and without end', async () => {
+  const more = ['b', { pauseMs: 20 }, Buffer.from('c')];
+  const start = performance.now();
+  assert.deepEqual(await bytesOf({ policy: { raw: 'a', more } }), { text: 'abc', end: 'end' });
+  assert.ok(performance.now() - start >= 20);
+
+  const drops = await bytesOf({ policy: { raw: 'a', more: [{ forever: 'bc', everyMs: 20 }] } });
+  assert.match(drops.text, /^a(bc){2,7}$/);
+  const flood = await bytesOf({ policy: { raw: 'a', more: [{ forever: 'bc' }] } });
+  assert.match(flood.text.slice(0, 1_001), /^a(bc)+$/);
+  assert.ok(flood.text.length > 1_000_000);
+  assert.deepEqual([drops.end, flood.end], ['silence', 'silence']);
+  while (internet.openSockets() > 0) await delay(5);
+});
+
+test('the end of TLS can be left out', async () => {
+  const raw: Record<string, number> = {};
+  for (const end of ['close', 'cut'] as const) {
+    internet.set(domain, { https: { policy: { body }, end } });
+    const tcp = connectTcp(internet.policyHostPort, '127.0.0.1');
+    const socket = connect({ socket: tcp, servername: host, ca: internet.ca });
+    socket.on('error', () => {}).resume();
+    socket.write(`GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
+    await once(socket, 'close');
+    raw[end] = tcp.bytesRead;
+  }
+  const { close = 0, cut = 0 } = raw;
+  // RFC 8446 §5.2: close_notify, encrypted, is a record of 5 + 2 + 1 + 16 bytes. A signature is some more or fewer.
+  assert.ok(close - cut > 15 && close - cut < 33, `${close} and ${cut} bytes`);
+});
+
+// What TLS itself makes of a host that breaks it off: bytes of the host's, in place of its own.
+const alert = (description: number) => Buffer.from([21, 3, 3, 0, 2, 2, description]);
+const breaks: [after: number | 'hello', send: Buffer, end: 'hang' | 'reset' | 'close', error: string][] = [
+  [0, alert(112), 'hang', 'ERR_SSL_TLSV1_UNRECOGNIZED_NAME'],
+  [0, Buffer.from('220 mail ready'), 'hang', 'ERR_SSL_WRONG_VERSION_NUMBER'],
+  [100, Buffer.alloc(0), 'reset', 'ECONNRESET'],
+  [100, Buffer.alloc(0), 'close', 'ECONNRESET'],
+  // TLS 1.3 has nothing in the clear after the hello.
+  ['hello', alert(80), 'hang', 'ERR_SSL_BAD_RECORD_TYPE'],
+];
+for (const [after, send, end, error] of breaks) {
+  test(`a host can break TLS off after ${after}, and ${end}: ${error}`, async () => {
+    internet.set(domain, { https: { wire: { breaks: { after, send: [send], end } } } });
+    assert.equal(await handshake().catch(codeOf), error);
+  });
+}
+
+test('a host can break TLS off and hang, or let it come in drops', async () => {
+  internet.set(domain, { https: { wire: { breaks: { after: 100, send: [], end: 'hang' } } } });
+  const signal = AbortSignal.timeout(100);
+  assert.equal(await get(internet, domain, { signal }).catch(codeOf), 'ABORT_ERR');
+
+  const wire = { trickle: { bytes: 200, everyMs: 20 } };
+  internet.set(domain, { https: { policy: { body }, wire } });
+  const start = performance.now();
+  assert.equal((await get(internet, domain)).body, body);
+  assert.ok(performance.now() - start >= (20 * body.length) / 200, 'the body alone takes so long');
+});
+
+test('a host can ask for a certificate, speak only HTTP/2, and shake hands twice', async () => {
+  internet.set(domain, { https: { maxTlsVersion: 'TLSv1.2', clientCertificate: 'required' } });
+  assert.equal((await handshake().catch(codeOf)).toString(), 'ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE');
+  internet.set(domain, { https: { clientCertificate: 'wanted' } });
+  assert.equal((await get(internet, domain)).status, 404);
+
+  internet.set(domain, { https: { alpn: ['h2'] } });
+  const refused = handshake({ ALPNProtocols: ['http/1.1'] }).catch(codeOf);
+  assert.equal(await refused, 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL');
+
+  internet.set(domain, { https: { maxTlsVersion: 'TLSv1.2', renegotiates: true } });
+  const socket = await handshake();
+  socket.write(`GET / HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
+  await once(socket, 'secureConnect');
+  const [answer] = await once(socket, 'data');
+  assert.match(String(answer), /^HTTP\/1.1 404/);
+  socket.destroy();
+});
+
 test('a client that asks for the wrong thing is told', async () => {
   internet.set(domain, { https: { policy: { body } } });
   assert.equal((await get(internet, domain, { path: '/' })).status, 404);

@@ -80,6 +80,20 @@ test('hundreds of domains at once', async (t) => {
   assert.equal(internet.traffic.fetches(), 300);
 });
 
+test('policy hosts can have several addresses, and each says how many it had to serve at once', {
+  skip: process.platform === 'darwin' && 'loopback has one IPv4 address',
+}, async (t) => {
+  const policyHostAddresses = ['127.0.0.1', '127.0.0.2', '127.0.0.3'];
+  const internet = await startInternet({ policyHostAddresses });
+  t.after(() => internet.close());
+  internet.set(domain, { https: { policy: { delayMs: 50, body: 'x' } } });
+  const ask = (host: string) => get(internet, domain, { host });
+  assert.equal((await ask('127.0.0.3')).body, 'x');
+  assert.equal(internet.mostAtOnce(), 1);
+  await Promise.all(policyHostAddresses.flatMap((address) => [ask(address), ask(address)]));
+  assert.equal(internet.mostAtOnce(), 2);
+});
+
 test('the root file serves NODE_EXTRA_CA_CERTS', async (t) => {
   const internet = await startInternet();
   t.after(() => internet.close());
