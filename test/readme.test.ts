@@ -1,6 +1,7 @@
 // The README's tables are contracts: what they list is what the code has.
 
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -34,6 +35,12 @@ test('every variable that the functions read is listed', async () => {
 test('every npm script that is named exists', async () => {
   const { scripts } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8')) as { scripts: object };
   for (const [, name] of readme.matchAll(/npm run ([a-z:-]+)/g)) assert.ok(`${name}` in scripts, name);
+});
+
+test('every test that is named as a proof exists', () => {
+  const named = [...readme.matchAll(/`(test\/[\w./-]+)`/g)].map(([, path]) => path ?? '');
+  assert.ok(named.length >= 10);
+  for (const path of named) assert.ok(existsSync(join(ROOT, path)), path);
 });
 
 test('every alarm has its paragraph in the runbook', async () => {
