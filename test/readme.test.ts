@@ -37,6 +37,15 @@ test('every npm script that is named exists', async () => {
   for (const [, name] of readme.matchAll(/npm run ([a-z:-]+)/g)) assert.ok(`${name}` in scripts, name);
 });
 
+test('every setting of the relay daemon is listed', async () => {
+  const [page, source] = await Promise.all(
+    ['infra/relay/README.md', 'infra/relay/settings.ts'].map((file) => readFile(join(ROOT, file), 'utf8')),
+  );
+  const names = new Set(source?.match(/RELAY_[A-Z_]+[A-Z]/g));
+  assert.ok(names.size >= 12);
+  for (const name of names) assert.ok(page?.includes(`| \`${name}\` |`), name);
+});
+
 test('every test that is named as a proof exists', () => {
   const named = [...readme.matchAll(/`(test\/[\w./-]+)`/g)].map(([, path]) => path ?? '');
   assert.ok(named.length >= 10);

@@ -1,0 +1,62 @@
+// Keeps calls to a service that is down from making every lookup wait: after a few failures in a row only one call in a
+// while is let through, to see whether it is up again.
+
+import { quote } from '../../functions/mtasts/failure.ts';
+import { type Clock, isRecent, within } from './clock.ts';
+import type { Observer } from './metrics.ts';
+
+/** In a row: a single lost packet is no outage. */
+const FAILURES_TO_OPEN = 3;
+
+/** Between two calls while the service is down. */
+const RETRY_MS = 3_000;
+
+type Attempt<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly reason: string };
+
+export interface Circuit {
+  /** Whether a call would be refused now. */
+  refuses(): boolean;
+  /** Tries the call, if it is not refused, for so long. Never rejects. */
+  attempt<T>(milliseconds: number, call: (signal: AbortSignal) => Promise<T>): Promise<Attempt<T>>;
+}
+
+export function createCircuit(
+  what: 'table' | 'requests',
+  { clock, observer }: { readonly clock: Clock; readonly observer: Pick<Observer, 'outage'> },
+): Circuit {
+  let failures = 0;
+  let reason = '';
+  /** While the service is down: when it was tried last. */
+  let triedAt: number | undefined;
+
+  function refuses(): boolean {
+    return triedAt !== undefined && isRecent(triedAt, RETRY_MS, clock.now());
+  }
+
+  return {
+    refuses,
+    async attempt(milliseconds, call) {
+      if (refuses()) return { ok: false, reason };
+      // Until this call has ended, others go without.
+      if (triedAt !== undefined) triedAt = clock.now();
+      try {
+        const value = await within(milliseconds, clock, call);
+        failures = 0;
+        if (triedAt !== undefined) {
+          triedAt = undefined;
+          observer.outage(what, undefined);
+        }
+        return { ok: true, value };
+      } catch (error) {
+        // Expired or denied credentials, a missing table, throttling and silence are all the same to whoever waits.
+        reason = quote(error instanceof Error ? `${error.name}: ${error.message}` : String(error));
+        failures += 1;
+        if (failures >= FAILURES_TO_OPEN && triedAt === undefined) {
+          triedAt = clock.now();
+          observer.outage(what, error);
+        }
+        return { ok: false, reason };
+      }
+    },
+  };
+}

@@ -1,0 +1,346 @@
+// What survives a restart: the last known valid policies, and the use that is not reported yet. Both are files of lines,
+// replaced as a whole, and read as if a stranger had written them: nothing in them can stop the relay.
+
+import { constants, createReadStream } from 'node:fs';
+import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Domain, parseDomain } from '../../functions/mtasts/domain.ts';
+import { quote } from '../../functions/mtasts/failure.ts';
+import { MODES } from '../../functions/mtasts/policy.ts';
+import type { Clock } from './clock.ts';
+import { checkEntry, type Entry } from './entry.ts';
+import type { Observer } from './metrics.ts';
+
+/** Policies in use of which the table was not told yet. */
+export interface Use {
+  readonly domains: ReadonlySet<Domain>;
+  /** Epoch milliseconds of the last report. */
+  readonly reportedAt: number;
+  /** When in the day (UTC) this host reports: milliseconds after midnight. */
+  readonly timeOfDay: number;
+}
+
+export interface Snapshot {
+  /** The valid ones, in the order in which they were saved. */
+  loadPolicies(): Promise<Entry[]>;
+  /** @returns whether they are on disk now. */
+  savePolicies(entries: readonly Entry[]): Promise<boolean>;
+  loadUse(): Promise<Use | undefined>;
+  /** @returns whether it is on disk now. */
+  saveUse(use: Use): Promise<boolean>;
+}
+
+interface File {
+  readonly name: string;
+  /** What the file says of itself in its first line. */
+  readonly format: string;
+  readonly version: number;
+}
+
+const POLICIES: File = { name: 'policies.jsonl', format: 'mta-sts-relay policies', version: 1 };
+const USE: File = { name: 'use.jsonl', format: 'mta-sts-relay use', version: 1 };
+
+/** More than a million policies of ordinary size; read piece by piece. */
+const MAX_FILE_BYTES = 1024 * 1024 * 1024;
+
+/** More than an item of DynamoDB (400 KB) can become. */
+const MAX_LINE_BYTES = 1024 * 1024;
+
+/** Between two of these, the event loop serves lookups. */
+const LINES_PER_WRITE = 500;
+
+const NEWLINE = 0x0a;
+
+const DAY_MS = 86_400_000;
+
+/**
+ * @param options.directory is made if it is not there.
+ * @param options.readOnly nothing in it is changed, and it counts as saved.
+ */
+export function openSnapshot(options: {
+  readonly directory: string;
+  readonly readOnly: boolean;
+  readonly clock: Clock;
+  readonly observer: Pick<Observer, 'count' | 'event'>;
+}): Snapshot {
+  const { directory, readOnly, clock, observer } = options;
+  const pathOf = ({ name }: File) => join(directory, name);
+  /** The files that could not be written the last time: said once. */
+  const failing = new Set<File>();
+
+  async function load(
+    file: File,
+    onHeader: (header: Fields) => void,
+    onLine: (line: unknown) => string | undefined,
+  ) {
+    const path = pathOf(file);
+    let bad = 0;
+    let firstFlaw = '';
+    let header = false;
+    try {
+      for await (const line of readLines(path)) {
+        if (!header) {
+          onHeader(checkHeader(line, file));
+          header = true;
+          continue;
+        }
+        const flaw = line === undefined ? 'The line is too long' : readJson(line, onLine);
+        if (flaw === undefined) continue;
+        bad += 1;
+        firstFlaw ||= flaw;
+      }
+      if (!header) throw new BrokenFile('it is empty');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+      await setAside(path, error);
+      return;
+    }
+    if (bad > 0) {
+      observer.event('warn', 'lines of a file of the relay cannot be used', {
+        path,
+        lines: bad,
+        first: firstFlaw,
+      });
+    }
+  }
+
+  async function setAside(path: string, error: unknown) {
+    const reason = quote(error instanceof Error ? error.message : String(error));
+    const aside = `${path}.broken`;
+    const kept =
+      error instanceof BrokenFile &&
+      !readOnly &&
+      (await rename(path, aside).then(
+        () => true,
+        () => false,
+      ));
+    observer.event('warn', 'a file of the relay cannot be read; going on without it', {
+      path,
+      reason,
+      ...(kept ? { kept_as: aside } : {}),
+    });
+  }
+
+  async function save(file: File, header: Fields, lines: Iterable<unknown>): Promise<boolean> {
+    if (readOnly) return true;
+    const path = pathOf(file);
+    try {
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+      await replaceFile(path, { format: file.format, version: file.version, ...header }, lines);
+    } catch (error) {
+      observer.count('snapshots', { result: 'failed' });
+      if (!failing.has(file)) {
+        failing.add(file);
+        const reason = quote(error instanceof Error ? error.message : String(error));
+        observer.event('warn', 'a file of the relay cannot be written; a restart would lose it', {
+          path,
+          reason,
+        });
+      }
+      return false;
+    }
+    observer.count('snapshots', { result: 'written' });
+    if (failing.delete(file)) observer.event('info', 'a file of the relay can be written again', { path });
+    return true;
+  }
+
+  return {
+    async loadPolicies() {
+      const entries: Entry[] = [];
+      const now = clock.now();
+      await load(
+        POLICIES,
+        () => {},
+        (line) => {
+          const read = readEntry(line, now);
+          if (!read.ok) return read.reason;
+          if (read.entry.validEnd > now) entries.push(read.entry);
+          return undefined;
+        },
+      );
+      return entries;
+    },
+
+    savePolicies: (entries) =>
+      save(
+        POLICIES,
+        {},
+        entries.map(({ domain, policy, recordId, validEnd }) => ({
+          domain,
+          mode: policy.mode,
+          mx: policy.mx,
+          maxAgeSeconds: policy.maxAgeSeconds,
+          recordId,
+          validEnd,
+        })),
+      ),
+
+    async loadUse() {
+      const domains = new Set<Domain>();
+      let head: Fields | undefined;
+      await load(
+        USE,
+        (header) => {
+          head = header;
+        },
+        (line) => {
+          const parsed = parseDomain(typeof line === 'string' ? line : '');
+          if (parsed.ok) domains.add(parsed.domain);
+          return parsed.ok ? undefined : parsed.reason;
+        },
+      );
+      const { reportedAt, timeOfDay } = head ?? {};
+      if (!isNumber(reportedAt) || !isNumber(timeOfDay) || timeOfDay < 0 || timeOfDay >= DAY_MS)
+        return undefined;
+      return { domains, reportedAt, timeOfDay };
+    },
+
+    saveUse: ({ domains, reportedAt, timeOfDay }) => save(USE, { reportedAt, timeOfDay }, domains),
+  };
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+
+/** Nothing in the file can be used; never leaves this file of code. */
+class BrokenFile extends Error {}
+
+function isNumber(value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value);
+}
+
+function isFields(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function checkHeader(line: string | undefined, { format, version }: File): Fields {
+  let header: unknown;
+  try {
+    header = JSON.parse(line ?? '');
+  } catch {
+    // Said below.
+  }
+  if (!isFields(header) || header.format !== format)
+    throw new BrokenFile(`its first line is not that of "${format}"`);
+  if (header.version !== version) {
+    throw new BrokenFile(
+      `it is of version ${quote(String(header.version))}, and this relay reads ${version}`,
+    );
+  }
+  return header;
+}
+
+function readJson(line: string, read: (value: unknown) => string | undefined): string | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch {
+    return 'The line is not JSON';
+  }
+  return read(value);
+}
+
+function readEntry(line: unknown, now: number) {
+  const refuse = (reason: string) => ({ ok: false, reason }) as const;
+  if (!isFields(line)) return refuse('The line is not an object');
+  const { mx, maxAgeSeconds, recordId, validEnd } = line;
+  const parsed = parseDomain(typeof line.domain === 'string' ? line.domain : '');
+  if (!parsed.ok) return refuse(parsed.reason);
+  if (parsed.domain !== line.domain) return refuse(`The domain should be ${parsed.domain}`);
+  const mode = MODES.find((known) => known === line.mode);
+  if (mode === undefined) return refuse(`The mode is not one of ${MODES.join(', ')}`);
+  if (!Array.isArray(mx) || !mx.every((pattern) => typeof pattern === 'string')) {
+    return refuse('mx is not a list of strings');
+  }
+  if (!isNumber(maxAgeSeconds) || !isNumber(validEnd))
+    return refuse('maxAgeSeconds or validEnd is not a number');
+  if (recordId !== undefined && typeof recordId !== 'string') return refuse('recordId is not a string');
+  return checkEntry(
+    { domain: parsed.domain, policy: { mode, mx, maxAgeSeconds }, backoff: false, validEnd, recordId },
+    now,
+  );
+}
+
+/** Yields undefined for a line that is too long to be one of ours. */
+async function* readLines(path: string): AsyncGenerator<string | undefined> {
+  // O_NONBLOCK: to open a FIFO would wait for somebody who writes to it.
+  const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const stats = await handle.stat();
+    if (!stats.isFile()) throw new BrokenFile('it is not a file');
+    if (stats.size > MAX_FILE_BYTES) throw new BrokenFile(`it has more than ${MAX_FILE_BYTES} bytes`);
+    yield* splitLines(createReadStream('', { fd: handle, autoClose: false, end: MAX_FILE_BYTES }));
+  } finally {
+    await handle.close();
+  }
+}
+
+async function* splitLines(chunks: AsyncIterable<Buffer>): AsyncGenerator<string | undefined> {
+  let pieces: Buffer[] = [];
+  let length = 0;
+  const take = () => {
+    const line = length > MAX_LINE_BYTES ? undefined : Buffer.concat(pieces).toString('utf8');
+    pieces = [];
+    length = 0;
+    return line;
+  };
+  const add = (piece: Buffer) => {
+    length += piece.length;
+    if (length <= MAX_LINE_BYTES) pieces.push(piece);
+    else pieces = [];
+  };
+  for await (const chunk of chunks) {
+    let start = 0;
+    for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
+      add(chunk.subarray(start, end));
+      yield take();
+      start = end + 1;
+    }
+    add(chunk.subarray(start));
+  }
+  if (length > 0) yield take();
+}
+
+/** Whoever reads finds the old file or the new one, whole, also after a loss of power. */
+async function replaceFile(path: string, header: Fields, lines: Iterable<unknown>): Promise<void> {
+  const unfinished = `${path}.new`;
+  try {
+    const file = await open(unfinished, 'w', 0o600);
+    try {
+      // One that was left behind keeps its own mode.
+      await file.chmod(0o600);
+      await writeLines(file, header, lines);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(unfinished, path);
+  } catch (error) {
+    await rm(unfinished, { force: true }).catch(() => {});
+    throw error;
+  }
+  await syncDirectory(join(path, '..'));
+}
+
+async function writeLines(file: FileHandle, header: Fields, lines: Iterable<unknown>): Promise<void> {
+  let text = `${JSON.stringify(header)}\n`;
+  let count = 0;
+  for (const line of lines) {
+    text += `${JSON.stringify(line)}\n`;
+    count += 1;
+    if (count % LINES_PER_WRITE === 0) {
+      await file.writeFile(text);
+      text = '';
+    }
+  }
+  await file.writeFile(text);
+}
+
+/** Where directories cannot be synced, the rename is as durable as it gets. */
+async function syncDirectory(path: string): Promise<void> {
+  try {
+    const directory = await open(path, 'r');
+    await directory.sync().finally(() => directory.close());
+  } catch {
+    // The file itself is whole, whichever of the two it is.
+  }
+}

@@ -1,0 +1,197 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import fc from 'fast-check';
+import { type Domain, parseDomain } from '../../../functions/mtasts/domain.ts';
+import {
+  type Override,
+  OverridesError,
+  openOverrides,
+  parseOverrides,
+} from '../../../infra/relay/overrides.ts';
+import { createRecorder } from './observer.ts';
+
+const folder = await mkdtemp(join(tmpdir(), 'relay-overrides-'));
+after(() => rm(folder, { recursive: true, force: true }));
+let files = 0;
+const newFile = () => join(folder, `overrides-${++files}`);
+
+function domainOf(text: string): Domain {
+  const parsed = parseDomain(text);
+  assert.ok(parsed.ok);
+  return parsed.domain;
+}
+
+const read: [name: string, line: string, domain: string, override: Override][] = [
+  ['never apply MTA-STS', 'example.com off', 'example.com', { action: 'off' }],
+  ['hold the mail', 'example.com defer', 'example.com', { action: 'defer' }],
+  [
+    'a policy of the operator',
+    'example.com secure match=mx.example.net:.example.org servername=hostname',
+    'example.com',
+    { action: 'policy', text: 'secure match=mx.example.net:.example.org servername=hostname' },
+  ],
+  ['a level alone', 'example.com encrypt', 'example.com', { action: 'policy', text: 'encrypt' }],
+  ['tabs between', 'example.com\t\tmay', 'example.com', { action: 'policy', text: 'may' }],
+  ['blanks around, CRLF', '  example.com  off \r', 'example.com', { action: 'off' }],
+  ['upper case and a trailing dot', 'EXAMPLE.com. off', 'example.com', { action: 'off' }],
+  ['U-labels', 'b\u00FCcher.example off', 'xn--bcher-kva.example', { action: 'off' }],
+];
+
+for (const [name, line, domain, override] of read) {
+  test(`a line: ${name}`, () => {
+    const parsed = parseOverrides(`# comment\n\n${line}\n`);
+    assert.ok(parsed.ok);
+    assert.deepEqual([...parsed.overrides], [[domain, override]]);
+  });
+}
+
+const refused: [name: string, text: string, flaw: RegExp][] = [
+  ['no action', 'example.com', /^Line 1: "" is no action: it should be "off", "defer" or a policy/],
+  ['an unknown action', 'example.com on', /"on" is no action/],
+  ['an action in upper case', 'example.com OFF', /"OFF" is no action/],
+  ['more after the action', 'example.com off please', /"off please" is no action/],
+  ['no level', 'example.com match=mx.example.com', /"match=mx\.example\.com" is no action/],
+  ['an unknown level', 'example.com strict match=mx.example.com', /is no action/],
+  ['a comment after the action', 'example.com off # for now', /"off # for now" is no action/],
+  ['a control character', 'example.com secure match=\x07', /is no action/],
+  ['not ASCII', 'example.com secure match=b\u00FCcher.example', /is no action/],
+  ['longer than anybody writes', `example.com secure match=${'x'.repeat(4_096)}`, /is no action/],
+  ['no domain', '*.example.com off', /^Line 1: The domain "\*\.example\.com" has the character "\*"/],
+  ['a smart host', '[smtp.example.com] off', /the character "\["/],
+  [
+    'the same domain twice',
+    'example.com off\nEXAMPLE.com defer',
+    /^Line 2: there is another line for example\.com before\.$/,
+  ],
+];
+
+for (const [name, text, flaw] of refused) {
+  test(`refused: ${name}`, () => {
+    const parsed = parseOverrides(text);
+    assert.ok(!parsed.ok);
+    assert.match(parsed.flaws[0] ?? '', flaw);
+  });
+}
+
+test('every bad line is named, up to ten', () => {
+  const parsed = parseOverrides(Array.from({ length: 30 }, () => 'x').join('\n'));
+  assert.ok(!parsed.ok);
+  assert.equal(parsed.flaws.length, 10);
+  assert.match(parsed.flaws[9] ?? '', /^Line 10: /);
+});
+
+test('no text makes the parser throw, and what it refuses can be printed', () => {
+  const part = fc.oneof(
+    fc.constantFrom('example.com', ' ', '\n', 'off', 'defer', 'secure', '#', '\0'),
+    fc.string({ unit: 'binary' }),
+  );
+  fc.assert(
+    fc.property(fc.array(part), (parts) => {
+      const parsed = parseOverrides(parts.join(''));
+      if (!parsed.ok)
+        for (const flaw of parsed.flaws) assert.doesNotMatch(flaw, /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/u);
+    }),
+  );
+});
+
+test('without a file there are no overrides', async () => {
+  const overrides = await openOverrides(undefined, { observer: createRecorder().metrics });
+  assert.equal(overrides.get(domainOf('example.com')), undefined);
+  await overrides.reload();
+  overrides.close();
+});
+
+const unusable: [name: string, content: string | undefined, message: RegExp][] = [
+  ['it is not there', undefined, /^RELAY_OVERRIDES: .*overrides-\d+ cannot be used\. ENOENT/],
+  ['a line is bad', 'example.com off\nexample.net x\n', /cannot be used\. Line 2: "x" is no action/],
+];
+
+for (const [name, content, message] of unusable) {
+  test(`at the start, a file that cannot be used is an error: ${name}`, async () => {
+    const file = newFile();
+    if (content !== undefined) await writeFile(file, content);
+    await assert.rejects(openOverrides(file, { observer: createRecorder().metrics }), (error) => {
+      assert.ok(error instanceof OverridesError);
+      assert.match(error.message, message);
+      return true;
+    });
+  });
+}
+
+/** As editors and configuration management replace files. */
+async function replace(file: string, content: string) {
+  const unfinished = newFile();
+  await writeFile(unfinished, content);
+  await rename(unfinished, file);
+}
+
+test('a changed file is read again, and a bad one changes nothing and is said once', async () => {
+  const file = newFile();
+  await writeFile(file, 'example.com off\n');
+  const { metrics, told, gauge } = createRecorder();
+  const overrides = await openOverrides(file, { observer: metrics, pollMs: 3_600_000 });
+  const domain = domainOf('example.com');
+  assert.deepEqual(overrides.get(domain), { action: 'off' });
+  assert.equal(gauge('overrides_loaded'), 1);
+
+  await replace(file, 'example.com defer\nexample.net off\n');
+  await overrides.reload();
+  assert.deepEqual(overrides.get(domain), { action: 'defer' });
+  assert.equal(gauge('overrides_loaded'), 2);
+
+  told.length = 0;
+  await replace(file, 'example.com defer\nexample.net nonsense\n');
+  await overrides.reload();
+  await overrides.reload({ always: true });
+  assert.deepEqual(overrides.get(domain), { action: 'defer' });
+  assert.deepEqual(
+    told.map(({ level, message }) => `${level} ${message}`),
+    ['error the override map cannot be used; the one from before stays in force'],
+  );
+  assert.match(String(told[0]?.details.reason), /^Line 2: "nonsense" is no action/);
+
+  await rm(file);
+  await overrides.reload();
+  assert.deepEqual(overrides.get(domain), { action: 'defer' });
+  assert.match(String(told[1]?.details.reason), /ENOENT/);
+
+  await writeFile(file, '');
+  await overrides.reload();
+  assert.equal(overrides.get(domain), undefined);
+  overrides.close();
+});
+
+test('nobody has to say that it has changed', async () => {
+  const file = newFile();
+  await writeFile(file, 'example.com off\n');
+  const { metrics } = createRecorder();
+  const { promise: readAgain, resolve } = Promise.withResolvers<void>();
+  const observer = {
+    ...metrics,
+    gauge: (name: Parameters<typeof metrics.gauge>[0], value: number) => {
+      if (name === 'overrides_loaded' && value === 2) resolve();
+    },
+  };
+  const overrides = await openOverrides(file, { observer, pollMs: 10 });
+  // The timer alone would not keep this process alive, nor should it.
+  const alive = setInterval(() => undefined, 1_000);
+  await replace(file, 'example.com off\nexample.net off\n');
+  await readAgain;
+  clearInterval(alive);
+  overrides.close();
+});
+
+test('what has not changed is not read again, unless somebody says so', async () => {
+  const file = newFile();
+  await writeFile(file, 'example.com off\n');
+  const { metrics, told } = createRecorder();
+  const overrides = await openOverrides(file, { observer: metrics, pollMs: 3_600_000 });
+  await overrides.reload();
+  assert.equal(told.length, 1);
+  await overrides.reload({ always: true });
+  assert.equal(told.length, 2);
+  overrides.close();
+});
