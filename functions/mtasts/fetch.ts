@@ -1,7 +1,7 @@
 // The HTTPS fetch of a policy (RFC 8461 §3.3). The other end belongs to a stranger who may be hostile: every phase
 // is limited in time, the body in size, and the connection goes only to an address that was vetted beforehand.
 
-import { X509Certificate } from 'node:crypto';
+import { constants, X509Certificate } from 'node:crypto';
 import tls from 'node:tls';
 import { Client, type Dispatcher } from 'undici';
 import { isPublicAddress } from './address.ts';
@@ -137,6 +137,7 @@ async function download(host: string, socket: tls.TLSSocket, options: FetchOptio
       end(new PolicyHostFailure('http-body-timeout', `${host}: body stood still ${limits.bodyIdleMs} ms`));
     }, limits.bodyIdleMs);
     checkHeaders(host, response);
+    checkLength(host, response, limits);
     const chunks: Buffer[] = [];
     for await (const chunk of response.body) {
       timer.refresh();
@@ -210,6 +211,8 @@ function connectTo(slot: Slot, { host, port, signal, reachMs, leftMs }: Attempt)
     minVersion: 'TLSv1.2',
     ALPNProtocols: ['http/1.1'],
     rejectUnauthorized: true,
+    // A server that shakes hands again and again would keep this process busy until the time is over.
+    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
     checkServerIdentity: checkPolicyHostIdentity,
   });
   socket.once('close', slot.leave);
@@ -307,6 +310,12 @@ function checkHeaders(host: string, { statusCode, headers }: Dispatcher.Response
   if (encoding !== undefined && String(encoding).toLowerCase() !== 'identity') {
     throw new PolicyHostFailure('http-encoding', `${host} sends content encoding ${quote(String(encoding))}`);
   }
+}
+
+/** What says that it is too large is not waited for. */
+function checkLength(host: string, { headers }: Dispatcher.ResponseData, { policyBytes }: Limits): void {
+  if (Number(headers['content-length'] ?? 0) <= policyBytes) return;
+  throw new PolicyHostFailure('policy-too-large', `${host} sends more than ${policyBytes} bytes`);
 }
 
 /**

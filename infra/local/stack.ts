@@ -27,6 +27,9 @@ const SCHEDULE_GROUP = 'waves';
 /** EventBridge Scheduler is precise to the minute: a one-time schedule fires up to this late. */
 const DEFAULT_LATENESS_SECONDS = 60;
 
+/** More than a poll waits for messages. */
+const POLL_TIMEOUT_MS = 5_000;
+
 interface FunctionSettings {
   readonly timeoutSeconds: number;
   readonly memoryMegabytes: number;
@@ -220,7 +223,16 @@ async function compose(
   closers.push(closeFunctions);
 
   const poll = (name: 'refresh' | 'request', batchSize: number, batchingWindowSeconds: number) => {
-    const client = new SQSClient({ ...localClientConfig(reached.sqs), userAgentAppId: `poller-${name}` });
+    const client = new SQSClient({
+      ...localClientConfig(reached.sqs),
+      userAgentAppId: `poller-${name}`,
+      // It must not wait for ever where an answer never comes, or stops half way.
+      requestHandler: {
+        requestTimeout: POLL_TIMEOUT_MS,
+        socketTimeout: POLL_TIMEOUT_MS,
+        throwOnRequestTimeout: true,
+      },
+    });
     closers.push(() => client.destroy());
     return startEventSource({
       client,

@@ -75,7 +75,7 @@ const hostile: Hostile[] = [
   ],
   [
     'a length of 1 TB, and nothing',
-    'http-body-timeout',
+    'policy-too-large',
     { ...raw(`${HEAD}content-length: 1099511627776\r\n\r\n`), end: 'hang' },
   ],
   ['chunks without end', 'policy-too-large', raw(`${HEAD}transfer-encoding: chunked\r\n\r\n`, '1\r\n\n\r\n')],
@@ -113,7 +113,7 @@ test('batches of a hundred domains', { skip: noFleet }, async (t) => {
     t.diagnostic(`100 domains on one address: ${tookMs} ms, ${atOnce} at once`);
     // A client may be back before its host has seen it leave, so the host can count some more than there are.
     const cap = LIMITS.connectionsPerAddress;
-    assert.ok(atOnce >= cap && atOnce < 2 * cap, `${atOnce} connections at once`);
+    assert.ok(atOnce >= cap && atOnce <= 4 * cap, `${atOnce} connections at once`);
   });
 
   // DNS can be silent twice, first about the record and then about the host.

@@ -56,8 +56,8 @@ const cases: HostileCase[] = [
   // Names: DNS-ID alone, a wildcard as the whole left-most label
   believed('in capitals', 'upper-case'),
   believed('a wildcard', 'wildcard'),
-  believed('the name after a thousand others', named(...others(1_000), HOST)),
-  misnamed('a thousand other names', named(...others(1_000))),
+  believed('the name after three hundred others', named(...others(300), HOST)),
+  misnamed('three hundred other names', named(...others(300))),
   misnamed('the domain and its web server', 'wrong-name'),
   misnamed('the common name only', 'common-name-only'),
   misnamed('the common name, and another DNS name', { ...named('other.test'), commonName: HOST }),
@@ -102,7 +102,8 @@ const cases: HostileCase[] = [
   believed('the intermediate is for this domain', {
     intermediates: [{ extensions: [onlyFor('hostile.test')] }],
   }),
-  untrusted('a chain longer than any', { intermediates: Array.from({ length: 110 }, () => ({})) }),
+  believed('a chain as long as its first authority allows', { intermediates: [{ below: 1 }, {}] }),
+  untrusted('a chain longer than its first authority allows', { intermediates: [{ below: 0 }, {}] }),
 
   // Contents
   untrusted('for clients, not for servers', { usage: 'client' }),

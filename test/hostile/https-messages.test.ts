@@ -256,7 +256,7 @@ const groups: Record<string, HostileCase[]> = {
       'a length of 1 TB, and that much',
       raw(`HTTP/1.1 200 OK\r\n${TYPE}content-length: 1099511627776\r\n\r\n`, { forever: `${POLICY}\r\n` }),
     ),
-    bodyTimeout(
+    tooLarge(
       'a length of 1 TB, and nothing',
       held(raw(`HTTP/1.1 200 OK\r\n${TYPE}content-length: 1099511627776\r\n\r\n`)),
     ),

@@ -60,8 +60,8 @@ export async function createAuthority(now = Date.now()): Promise<Authority> {
     weakLeaf ??= signer('', RSA_1024);
     return weakLeaf;
   };
-  const authorities = [
-    new x509.BasicConstraintsExtension(true, undefined, true),
+  const authorityOver = (below?: number) => [
+    new x509.BasicConstraintsExtension(true, below, true),
     new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
   ];
   const ends = [
@@ -94,23 +94,20 @@ export async function createAuthority(now = Date.now()): Promise<Authority> {
   async function chain(first: Signer, intermediates: readonly Intermediate[]) {
     let by = first;
     const sent: string[] = [];
-    for (const [
-      index,
-      { missing, authority = true, validity = YEAR, extensions },
-    ] of intermediates.entries()) {
+    for (const [index, wanted] of intermediates.entries()) {
       const of = { ...intermediary, name: distinguishedName(`intermediate ${index + 1}`) };
-      const pem = await sign(by, of, validity, {
-        extensions: authority ? authorities : ends,
-        ...(extensions && { others: extensions }),
+      const pem = await sign(by, of, wanted.validity ?? YEAR, {
+        extensions: (wanted.authority ?? true) ? authorityOver(wanted.below) : ends,
+        others: wanted.extensions ?? [],
       });
-      if (!missing) sent.unshift(pem);
+      if (!wanted.missing) sent.unshift(pem);
       by = of;
     }
     return { by, sent };
   }
 
   return {
-    ca: await sign(root, root, [-3650, 3650], { extensions: authorities }),
+    ca: await sign(root, root, [-3650, 3650], { extensions: authorityOver() }),
     key: await leaf.pem(),
     weakKey: async () => (await weak()).pem(),
     async issue(certificate, host) {

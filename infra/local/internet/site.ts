@@ -141,6 +141,8 @@ export interface Intermediate {
   readonly missing?: boolean;
   /** false: a certificate that may not sign others. */
   readonly authority?: boolean;
+  /** How many authorities there may be below it; any number by default. */
+  readonly below?: number;
   readonly validity?: Validity;
   readonly extensions?: readonly Extension[];
 }
