@@ -96,15 +96,17 @@ export async function openOverrides(
   }
   const file = path;
   let overrides: ReadonlyMap<Domain, Override> = new Map();
-  /** What the file looked like when it was read, or when that was last tried. */
+  /** What the file looked like when it was read. */
   let seen: string | undefined;
 
   async function load(always: boolean): Promise<void> {
-    const { mtimeMs, size, ino } = await stat(file);
-    const looks = `${mtimeMs} ${size} ${ino}`;
+    // The change of the inode too: what could not be read may become readable, and copies can keep their time.
+    const { mtimeMs, ctimeMs, size, ino } = await stat(file);
+    const looks = `${mtimeMs} ${ctimeMs} ${size} ${ino}`;
     if (looks === seen && !always) return;
+    const text = await readFile(file, 'utf8');
     seen = looks;
-    const parsed = parseOverrides(await readFile(file, 'utf8'));
+    const parsed = parseOverrides(text);
     if (!parsed.ok) throw new Error(parsed.flaws.join(' '));
     overrides = parsed.overrides;
     observer.gauge('overrides_loaded', overrides.size);

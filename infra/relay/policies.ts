@@ -159,9 +159,9 @@ export async function createPolicies(options: {
   const closing = new AbortController();
   let dirty = false;
 
-  for (const entry of await snapshot.loadPolicies()) {
+  await snapshot.loadPolicies((entry) => {
     held.set(entry.domain, { entry, readAt: undefined, freshMs: 0 });
-  }
+  });
   observer.gauge('policies_cached', held.size);
   observer.gauge('policies_on_disk', held.size);
   const tending = tend();

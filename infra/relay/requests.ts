@@ -156,6 +156,8 @@ export async function createRequests(options: {
 
     async tend(signal) {
       const now = clock.now();
+      // The clock may have been put back since.
+      reportedAt = Math.min(reportedAt, now);
       const due = now >= nextReport(reportedAt, timeOfDay);
       if (due && (await report(() => (signal.aborted ? 0 : REPORT_MS)))) {
         reportedAt = now;

@@ -35,7 +35,7 @@ const defer = (reason: string): Verdict => ({ kind: 'defer', reason });
 const WITHOUT_POLICY: Readonly<Record<Extract<Found, { kind: 'no-policy' }>['reason'], string>> = {
   'not-implemented': 'it does not have MTA-STS',
   'back-off': 'it has a record, but no policy that could be fetched',
-  requested: 'it has a record, and its policy was asked for, but is not there yet',
+  requested: 'it has a record, and its policy is not in the table yet',
   unavailable: 'whether it has a policy cannot be told, and RELAY_ON_UNKNOWN is none',
 };
 

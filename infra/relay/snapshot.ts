@@ -21,8 +21,10 @@ export interface Use {
 }
 
 export interface Snapshot {
-  /** The valid ones, in the order in which they were saved. */
-  loadPolicies(): Promise<Entry[]>;
+  /**
+   * Hands over the valid ones, in the order in which they were saved, one by one: the file may hold more than memory.
+   */
+  loadPolicies(keep: (entry: Entry) => void): Promise<void>;
   /** @returns whether they are on disk now. */
   savePolicies(entries: readonly Entry[]): Promise<boolean>;
   loadUse(): Promise<Use | undefined>;
@@ -35,16 +37,29 @@ interface File {
   /** What the file says of itself in its first line. */
   readonly format: string;
   readonly version: number;
+  /** One that has more is not read. */
+  readonly maxBytes: number;
 }
 
-const POLICIES: File = { name: 'policies.jsonl', format: 'mta-sts-relay policies', version: 1 };
-const USE: File = { name: 'use.jsonl', format: 'mta-sts-relay use', version: 1 };
+const MiB = 1024 * 1024;
 
-/** More than a million policies of ordinary size; read piece by piece. */
-const MAX_FILE_BYTES = 1024 * 1024 * 1024;
+const POLICIES: File = {
+  name: 'policies.jsonl',
+  format: 'mta-sts-relay policies',
+  version: 1,
+  // More than a million policies of ordinary size; read piece by piece.
+  maxBytes: 1024 * MiB,
+};
+const USE: File = {
+  name: 'use.jsonl',
+  format: 'mta-sts-relay use',
+  version: 1,
+  // A hundred thousand of the longest names.
+  maxBytes: 32 * MiB,
+};
 
 /** More than an item of DynamoDB (400 KB) can become. */
-const MAX_LINE_BYTES = 1024 * 1024;
+const MAX_LINE_BYTES = MiB;
 
 /** Between two of these, the event loop serves lookups. */
 const LINES_PER_WRITE = 500;
@@ -78,7 +93,7 @@ export function openSnapshot(options: {
     let firstFlaw = '';
     let header = false;
     try {
-      for await (const line of readLines(path)) {
+      for await (const line of readLines(path, file.maxBytes)) {
         if (!header) {
           onHeader(checkHeader(line, file));
           header = true;
@@ -145,8 +160,7 @@ export function openSnapshot(options: {
   }
 
   return {
-    async loadPolicies() {
-      const entries: Entry[] = [];
+    async loadPolicies(keep) {
       const now = clock.now();
       await load(
         POLICIES,
@@ -154,11 +168,10 @@ export function openSnapshot(options: {
         (line) => {
           const read = readEntry(line, now);
           if (!read.ok) return read.reason;
-          if (read.entry.validEnd > now) entries.push(read.entry);
+          if (read.entry.validEnd > now) keep(read.entry);
           return undefined;
         },
       );
-      return entries;
     },
 
     savePolicies: (entries) =>
@@ -261,14 +274,14 @@ function readEntry(line: unknown, now: number) {
 }
 
 /** Yields undefined for a line that is too long to be one of ours. */
-async function* readLines(path: string): AsyncGenerator<string | undefined> {
+async function* readLines(path: string, maxBytes: number): AsyncGenerator<string | undefined> {
   // O_NONBLOCK: to open a FIFO would wait for somebody who writes to it.
   const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const stats = await handle.stat();
     if (!stats.isFile()) throw new BrokenFile('it is not a file');
-    if (stats.size > MAX_FILE_BYTES) throw new BrokenFile(`it has more than ${MAX_FILE_BYTES} bytes`);
-    yield* splitLines(createReadStream('', { fd: handle, autoClose: false, end: MAX_FILE_BYTES }));
+    if (stats.size > maxBytes) throw new BrokenFile(`it has more than ${maxBytes} bytes`);
+    yield* splitLines(createReadStream('', { fd: handle, autoClose: false, end: maxBytes }));
   } finally {
     await handle.close();
   }

@@ -185,6 +185,7 @@ test('a function inherits nothing that leads to a real account', async (t) => {
     'AWS_LAMBDA_FUNCTION_NAME',
     'AWS_LAMBDA_FUNCTION_VERSION',
     'AWS_REGION',
+    'AWS_SDK_UA_APP_ID',
     'AWS_SECRET_ACCESS_KEY',
     'AWS_SHARED_CREDENTIALS_FILE',
   ]);

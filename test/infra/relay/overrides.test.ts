@@ -195,3 +195,36 @@ test('what has not changed is not read again, unless somebody says so', async ()
   assert.equal(told.length, 2);
   overrides.close();
 });
+
+test('a file that becomes readable without being written is read again', async () => {
+  const file = newFile();
+  await writeFile(file, 'example.com off\n', { mode: 0o600 });
+  const { metrics, told } = createRecorder();
+  const overrides = await openOverrides(file, { observer: metrics, pollMs: 3_600_000 });
+  await chmod(file, 0o644);
+  await overrides.reload();
+  assert.equal(told.length, 2);
+  overrides.close();
+});
+
+test('a file that cannot be read is tried again as long as that is so', async () => {
+  const file = newFile();
+  await writeFile(file, 'example.com off\n');
+  const { metrics, told } = createRecorder();
+  const overrides = await openOverrides(file, { observer: metrics, pollMs: 3_600_000 });
+  told.length = 0;
+  await rm(file);
+  // Nobody can read this as a file, root included.
+  await mkdir(file);
+  for (let i = 0; i < 3; i++) await overrides.reload();
+  assert.deepEqual(
+    told.map(({ level }) => level),
+    ['error'],
+  );
+  assert.deepEqual(overrides.get(domainOf('example.com')), { action: 'off' });
+  await rm(file, { recursive: true });
+  await writeFile(file, 'example.com defer\n');
+  await overrides.reload();
+  assert.deepEqual(overrides.get(domainOf('example.com')), { action: 'defer' });
+  overrides.close();
+});

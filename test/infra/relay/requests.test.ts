@@ -197,6 +197,20 @@ describe('the report of use', () => {
     assert.equal(sent().length, 1);
   });
 
+  test('a clock that was put back does not silence it', async () => {
+    const { requests, clock, sent } = await open({ random: () => 0.5 });
+    clock.set(NOW + 300 * DAY);
+    requests.used(EXAMPLE);
+    await clock.finish(requests.tend(OPEN));
+    clock.set(NOW);
+    requests.used(EXAMPLE);
+    await clock.finish(requests.tend(OPEN));
+    assert.equal(sent().length, 1);
+    await clock.pass(DAY);
+    await clock.finish(requests.tend(OPEN));
+    assert.equal(sent().length, 2);
+  });
+
   test('without a disk it goes at the end', async () => {
     const disk = memorySnapshot();
     disk.writable = false;

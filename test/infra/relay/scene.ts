@@ -203,7 +203,9 @@ export function memorySnapshot(entries: readonly Entry[] = []) {
     use: undefined as Use | undefined,
     saves: 0,
     writable: true,
-    loadPolicies: () => Promise.resolve([...disk.entries]),
+    loadPolicies: async (keep: (entry: Entry) => void) => {
+      for (const entry of disk.entries) keep(entry);
+    },
     loadUse: () => Promise.resolve(disk.use),
     savePolicies: (saved: readonly Entry[]) => {
       if (!disk.writable) return Promise.resolve(false);

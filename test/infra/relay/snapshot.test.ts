@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import type { Entry } from '../../../infra/relay/entry.ts';
-import { openSnapshot } from '../../../infra/relay/snapshot.ts';
+import { openSnapshot, type Snapshot } from '../../../infra/relay/snapshot.ts';
 import { DAY, domain, EXAMPLE, HOUR, NOW, POLICY, recordingObserver, virtualClock } from './scene.ts';
 
 let root: string;
@@ -28,6 +28,12 @@ async function open({ readOnly = false, directory = join(root, String(++made)) }
     use: join(directory, 'use.jsonl'),
     snapshot: openSnapshot({ directory, readOnly, clock, observer }),
   };
+}
+
+async function load(snapshot: Snapshot): Promise<Entry[]> {
+  const entries: Entry[] = [];
+  await snapshot.loadPolicies((entry) => entries.push(entry));
+  return entries;
 }
 
 const ENTRY: Entry = {
@@ -56,7 +62,7 @@ test('what was saved is loaded, in its order', async () => {
     { ...ENTRY, domain: domain('testing.example'), policy: { ...POLICY, mode: 'testing' } },
   ];
   assert.equal(await snapshot.savePolicies(entries), true);
-  assert.deepEqual(await snapshot.loadPolicies(), entries);
+  assert.deepEqual(await load(snapshot), entries);
   assert.equal((await stat(policies)).mode & 0o777, 0o600);
   assert.deepEqual(await readdir(directory), ['policies.jsonl']);
 });
@@ -65,7 +71,7 @@ test('a directory that is not there is made, for its owner alone', async () => {
   const directory = join(root, 'a', 'b');
   const observer = recordingObserver();
   const snapshot = openSnapshot({ directory, readOnly: false, clock: virtualClock(), observer });
-  assert.deepEqual(await snapshot.loadPolicies(), []);
+  assert.deepEqual(await load(snapshot), []);
   assert.equal(await snapshot.savePolicies([ENTRY]), true);
   assert.equal((await stat(directory)).mode & 0o777, 0o700);
   assert.deepEqual(observer.events, []);
@@ -82,7 +88,7 @@ test('many entries are written and read, without a pause for lookups', async () 
   let timer = setImmediate(turn);
   await snapshot.savePolicies(entries);
   const saving = turns;
-  const loaded = await snapshot.loadPolicies();
+  const loaded = await load(snapshot);
   clearImmediate(timer);
   assert.deepEqual(loaded, entries);
   assert.ok(saving >= 20, `the event loop turned ${saving} times while saving`);
@@ -127,7 +133,7 @@ describe('a line', () => {
       const { snapshot, policies, observer } = await open();
       const other = { ...LINE, domain: 'other.example' };
       await writeFile(policies, [HEADER, JSON.stringify(line), JSON.stringify(other), ''].join('\n'));
-      const loaded = (await snapshot.loadPolicies()).map((entry) => entry.domain);
+      const loaded = (await load(snapshot)).map((entry) => entry.domain);
       assert.deepEqual(loaded, kept ? ['example.com', 'other.example'] : ['other.example']);
       assert.equal(observer.events.length, kept ? 0 : 1);
       if (!kept) assert.match(observer.events[0] ?? '', /^warn lines of a file .*"lines":1/);
@@ -153,7 +159,7 @@ describe('a line', () => {
           Buffer.from(`\n${JSON.stringify(LINE)}`),
         ]),
       );
-      assert.deepEqual(await snapshot.loadPolicies(), [ENTRY]);
+      assert.deepEqual(await load(snapshot), [ENTRY]);
       assert.equal(observer.events.length, 1);
     });
   }
@@ -163,7 +169,7 @@ describe('a line', () => {
     const ended = { ...LINE, validEnd: NOW };
     const far = { ...LINE, domain: 'far.example', validEnd: 1e300 };
     await writeFile(policies, [HEADER, JSON.stringify(ended), JSON.stringify(far)].join('\n'));
-    const loaded = await snapshot.loadPolicies();
+    const loaded = await load(snapshot);
     assert.deepEqual(
       loaded.map((entry) => [entry.domain, entry.validEnd]),
       [['far.example', NOW + 31_557_600_000]],
@@ -185,19 +191,19 @@ describe('a file', () => {
     test(`${what} is moved aside with a warning, and replaced`, async () => {
       const { snapshot, policies, directory, observer } = await open();
       await writeFile(policies, text);
-      assert.deepEqual(await snapshot.loadPolicies(), []);
+      assert.deepEqual(await load(snapshot), []);
       assert.equal(observer.events.length, 1);
       assert.match(observer.events[0] ?? '', /^warn a file of the relay cannot be read.*"kept_as"/);
       assert.deepEqual(await readdir(directory), ['policies.jsonl.broken']);
       assert.deepEqual(await readFile(join(directory, 'policies.jsonl.broken')), Buffer.from(text));
       assert.equal(await snapshot.savePolicies([ENTRY]), true);
-      assert.deepEqual(await snapshot.loadPolicies(), [ENTRY]);
+      assert.deepEqual(await load(snapshot), [ENTRY]);
     });
   }
 
   test('that is not there is no matter', async () => {
     const { snapshot, observer } = await open();
-    assert.deepEqual(await snapshot.loadPolicies(), []);
+    assert.deepEqual(await load(snapshot), []);
     assert.equal(await snapshot.loadUse(), undefined);
     assert.deepEqual(observer.events, []);
   });
@@ -205,7 +211,7 @@ describe('a file', () => {
   test('that is a directory is moved aside', async () => {
     const { snapshot, policies, observer } = await open();
     await mkdir(policies);
-    assert.deepEqual(await snapshot.loadPolicies(), []);
+    assert.deepEqual(await load(snapshot), []);
     assert.equal(observer.events.length, 1);
     assert.equal(await snapshot.savePolicies([ENTRY]), true);
   });
@@ -215,21 +221,42 @@ describe('a file', () => {
   }, async () => {
     const { snapshot, policies, observer } = await open();
     execFileSync('/usr/bin/mkfifo', [policies]);
-    assert.deepEqual(await snapshot.loadPolicies(), []);
+    assert.deepEqual(await load(snapshot), []);
     assert.equal(observer.events.length, 1);
   });
 
   test('that has no end is not read', { skip: process.platform !== 'linux' }, async () => {
     const { snapshot, policies, observer } = await open();
     await symlink('/dev/zero', policies);
-    assert.deepEqual(await snapshot.loadPolicies(), []);
+    assert.deepEqual(await load(snapshot), []);
     assert.equal(observer.events.length, 1);
+  });
+
+  test('that is large is handed over while it is read', async () => {
+    const { snapshot, policies } = await open();
+    await writeFile(policies, `${HEADER}\n${`${JSON.stringify(LINE)}\n`.repeat(10_000)}`);
+    let turns = 0;
+    const seenAt = new Set<number>();
+    const timer = setInterval(() => turns++, 0);
+    await snapshot.loadPolicies(() => {
+      seenAt.add(turns);
+    });
+    clearInterval(timer);
+    assert.ok(seenAt.size > 1, 'not all at once');
+  });
+
+  test('of more use than a relay notes is not read', async () => {
+    const { snapshot, use, observer } = await open();
+    await writeFile(use, '');
+    await truncate(use, 32 * 1024 * 1024 + 1);
+    assert.equal(await snapshot.loadUse(), undefined);
+    assert.match(observer.events[0] ?? '', /it has more than 33554432 bytes/);
   });
 
   test('that was left unfinished is neither read nor in the way', async () => {
     const { snapshot, policies, directory } = await open();
     await writeFile(`${policies}.new`, 'half', { mode: 0o644 });
-    assert.deepEqual(await snapshot.loadPolicies(), []);
+    assert.deepEqual(await load(snapshot), []);
     assert.equal(await snapshot.savePolicies([ENTRY]), true);
     assert.deepEqual(await readdir(directory), ['policies.jsonl']);
     assert.equal((await stat(policies)).mode & 0o777, 0o600);
@@ -263,7 +290,7 @@ describe('a file', () => {
     assert.equal(observer.events.length, 1);
     assert.match(observer.events[0] ?? '', /^warn a file of the relay cannot be written/);
     assert.equal(observer.counts.get('snapshots{failed}'), 5);
-    assert.deepEqual(await snapshot.loadPolicies(), [ENTRY], 'what was there is still there');
+    assert.deepEqual(await load(snapshot), [ENTRY], 'what was there is still there');
     await rm(`${policies}.new`, { recursive: true });
     assert.equal(await snapshot.savePolicies([other]), true);
     assert.match(observer.events[1] ?? '', /^info .*can be written again/);
@@ -278,7 +305,7 @@ describe('a file', () => {
     assert.equal(await snapshot.savePolicies([]), false);
     assert.match(observer.events[0] ?? '', /ENOSPC/);
     assert.deepEqual(await readdir(directory), ['policies.jsonl']);
-    assert.deepEqual(await snapshot.loadPolicies(), [ENTRY]);
+    assert.deepEqual(await load(snapshot), [ENTRY]);
   });
 
   test('is not touched by a process that only reads', async () => {
@@ -286,7 +313,7 @@ describe('a file', () => {
     await writeFile(policies, 'broken');
     await writeFile(use, 'broken');
     const { snapshot, observer } = await open({ readOnly: true, directory });
-    assert.deepEqual(await snapshot.loadPolicies(), []);
+    assert.deepEqual(await load(snapshot), []);
     assert.equal(await snapshot.loadUse(), undefined);
     assert.equal(await snapshot.savePolicies([ENTRY]), true);
     assert.equal(await snapshot.saveUse({ domains: new Set(), reportedAt: 0, timeOfDay: 0 }), true);
@@ -349,7 +376,7 @@ test('whatever is in the files, what is loaded can be used, and nothing throws',
     fc.asyncProperty(text, async (content) => {
       await writeFile(policies, content);
       await writeFile(use, content.replace('policies', 'use'));
-      for (const { domain: name, policy, backoff, validEnd } of await snapshot.loadPolicies()) {
+      for (const { domain: name, policy, backoff, validEnd } of await load(snapshot)) {
         assert.equal(domain(name), name);
         assert.ok(validEnd > NOW && !backoff);
         assert.ok(policy.mx.every((pattern) => /^[a-z0-9.*-]+$/.test(pattern)));
