@@ -11,6 +11,9 @@ const FAILURES_TO_OPEN = 3;
 /** Between two calls while the service is down. */
 const RETRY_MS = 3_000;
 
+/** An outage that comes back so soon is over, as far as the log goes, when no call has failed for so long. */
+const STEADY_MS = 60_000;
+
 type Attempt<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly reason: string };
 
 export interface Circuit {
@@ -28,6 +31,35 @@ export function createCircuit(
   let reason = '';
   /** While the service is down: when it was tried last. */
   let triedAt: number | undefined;
+  let failedAt = 0;
+  /** Whether the observer believes that it is down, and when it was last told that it is up. */
+  let said = false;
+  let overAt: number | undefined;
+  /** Half of all calls fail, say: that is one outage, not one every few seconds. */
+  let restless = false;
+
+  function succeeded(): void {
+    failures = 0;
+    triedAt = undefined;
+    const now = clock.now();
+    if (!said || (restless && isRecent(failedAt, STEADY_MS, now))) return;
+    said = false;
+    overAt = now;
+    observer.outage(what, undefined);
+  }
+
+  function failed(error: unknown): void {
+    // Expired or denied credentials, a missing table, throttling and silence are all the same to whoever waits.
+    reason = quote(error instanceof Error ? `${error.name}: ${error.message}` : String(error));
+    failures += 1;
+    failedAt = clock.now();
+    if (failures < FAILURES_TO_OPEN || triedAt !== undefined) return;
+    triedAt = failedAt;
+    if (said) return;
+    said = true;
+    restless = overAt !== undefined && isRecent(overAt, STEADY_MS, failedAt);
+    observer.outage(what, error);
+  }
 
   function refuses(): boolean {
     return triedAt !== undefined && isRecent(triedAt, RETRY_MS, clock.now());
@@ -41,20 +73,10 @@ export function createCircuit(
       if (triedAt !== undefined) triedAt = clock.now();
       try {
         const value = await within(milliseconds, clock, call);
-        failures = 0;
-        if (triedAt !== undefined) {
-          triedAt = undefined;
-          observer.outage(what, undefined);
-        }
+        succeeded();
         return { ok: true, value };
       } catch (error) {
-        // Expired or denied credentials, a missing table, throttling and silence are all the same to whoever waits.
-        reason = quote(error instanceof Error ? `${error.name}: ${error.message}` : String(error));
-        failures += 1;
-        if (failures >= FAILURES_TO_OPEN && triedAt === undefined) {
-          triedAt = clock.now();
-          observer.outage(what, error);
-        }
+        failed(error);
         return { ok: false, reason };
       }
     },

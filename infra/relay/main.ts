@@ -214,15 +214,15 @@ async function check(settings: Settings): Promise<boolean> {
 }
 
 async function runWarm(settings: Settings, command: Command & { name: 'warm' }): Promise<number> {
-  const { surroundings, close } = open(settings, { quiet: true });
   const interrupted = new AbortController();
+  const lines = await openList(command.file, interrupted.signal);
+  const { surroundings, close } = open(settings, { quiet: true });
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
   try {
     return await warm({
       client: surroundings.sqs,
       queueUrl: settings.requestQueueUrl,
-      lines:
-        command.file === '-' ? createInterface(process.stdin) : (await openFile(command.file)).readLines(),
+      lines,
       rate: command.rate,
       from: command.from,
       dryRun: command.dryRun,
@@ -237,6 +237,21 @@ async function runWarm(settings: Settings, command: Command & { name: 'warm' }):
   } finally {
     process.stderr.write(clearLine());
     close();
+  }
+}
+
+/** There is no list to read. */
+class ListError extends Error {}
+
+async function openList(path: string, signal: AbortSignal): Promise<AsyncIterable<string>> {
+  // Who interrupts it while it still waits for more to be typed need not type the end as well.
+  if (path === '-') return createInterface({ input: process.stdin, signal });
+  try {
+    const file = await openFile(path);
+    if ((await file.stat()).isDirectory()) throw new Error('it is a directory');
+    return file.readLines();
+  } catch (error) {
+    throw new ListError(`The list ${path} cannot be read: ${(error as Error).message}.`, { cause: error });
   }
 }
 
@@ -278,7 +293,7 @@ async function run(command: Command): Promise<number> {
 process.stderr.on('error', () => undefined);
 process.stdout.on('error', () => undefined);
 
-const EXPECTED = [SettingsError, OverridesError, ListenError, ValidatorError];
+const EXPECTED = [SettingsError, OverridesError, ListenError, ValidatorError, ListError];
 
 try {
   process.exitCode = await run(readCommandLine(process.argv.slice(2)));

@@ -12,6 +12,7 @@ const COUNTERS = {
   lookups: 'Answers given to Postfix, by map and answer.',
   connections: 'Connections accepted, by listener.',
   connections_refused: 'Connections closed at once because there were too many.',
+  connections_evicted: 'Connections without a lookup closed to make room for another.',
   protocol_errors: 'Connections closed because of what the client sent.',
   overrides: 'Lookups decided by the override map, by action.',
   cache: 'Looks into the cache of policies, by result (hit, miss, stale, disk).',

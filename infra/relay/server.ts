@@ -15,7 +15,10 @@ export type Listener =
 
 export interface ServerLimits {
   readonly requestBytes: number;
-  /** Connections at once; more are closed at once, which Postfix takes for a temporary error. */
+  /**
+   * Connections at once. For one more, another that waits for nothing is closed, after which Postfix connects again; if
+   * all of them wait for replies, the new one is closed, which Postfix takes for a temporary error.
+   */
   readonly connections: number;
   /** Requests of one connection being worked on; no more is read of it meanwhile. Postfix itself sends one at a time. */
   readonly pipelined: number;
@@ -64,7 +67,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const addresses: string[] = [];
 
   const accept = (socket: Socket, listener: string) => {
-    if (open.size >= limits.connections) {
+    if (open.size >= limits.connections && !makeRoom()) {
       observer.count('connections_refused');
       socket.destroy();
       return;
@@ -77,6 +80,18 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       open.delete(connection);
       observer.gauge('connections_open', open.size);
     });
+  };
+
+  /** Whoever may connect could otherwise keep Postfix out by doing nothing. */
+  const makeRoom = () => {
+    for (const connection of open) {
+      if (!connection.isIdle()) continue;
+      observer.count('connections_evicted');
+      open.delete(connection);
+      connection.destroy();
+      return true;
+    }
+    return false;
   };
 
   const close = async (graceMs: number) => {
@@ -186,6 +201,8 @@ async function isStale(path: string): Promise<boolean> {
 }
 
 interface Connection {
+  /** Whether no reply is due, and none is on its way to a client that is being left. */
+  isIdle(): boolean;
   /** Reads nothing more, and ends when everything asked so far is answered. */
   finish(): void;
   destroy(): void;
@@ -304,5 +321,9 @@ function serve(
     lingering = setTimeout(() => socket.destroy(), limits.lingerMs);
   }
 
-  return { finish, destroy: () => socket.destroy() };
+  return {
+    isIdle: () => replies.length === 0 && lingering === undefined,
+    finish,
+    destroy: () => socket.destroy(),
+  };
 }

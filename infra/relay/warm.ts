@@ -95,6 +95,7 @@ export async function warm(options: WarmOptions): Promise<number> {
     return signal.aborted ? 130 : 1;
   }
   if (table !== undefined) await lookAt(domains, table, options);
+  if (signal.aborted) return 130;
   return bad + sent.refused > 0 ? 1 : 0;
 }
 

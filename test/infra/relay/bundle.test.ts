@@ -301,7 +301,29 @@ test('explain, check and warm', async () => {
   const warmed = await run(['warm', list, '--rate', '1000']);
   assert.equal(warmed.code, 0, warmed.stderr);
   assert.match(warmed.stdout, /Sent 2 of 2\./);
+  for (const path of [join(folder, 'no-list'), folder]) {
+    const unread = await run(['warm', path]);
+    assert.equal(unread.code, 1);
+    assert.match(unread.stderr, /^mta-sts-relay: The list \S+ cannot be read: [^\n]+\.\n$/);
+  }
   const piped = await run(['warm', '-', '--dry-run'], SETTINGS, 'c.test\nnot a domain\n');
   assert.equal(piped.code, 1);
   assert.match(piped.stderr, /^line 2: The domain "not a domain" has the character " "/);
+});
+
+test('warm can be interrupted while it waits for more of its list', async () => {
+  const child = spawn(process.execPath, [file, 'warm', '-'], {
+    env: { ...SETTINGS },
+    stdio: 'pipe',
+    timeout: 20_000,
+    killSignal: 'SIGKILL',
+  });
+  children.add(child);
+  const exited = once(child, 'exit');
+  child.stdin.write('not a domain\n');
+  // Now it has begun, and waits.
+  await once(child.stderr, 'data');
+  child.kill('SIGINT');
+  assert.deepEqual(await exited, [130, null]);
+  children.delete(child);
 });

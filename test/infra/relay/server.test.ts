@@ -394,22 +394,75 @@ test('a client that goes away while it is being answered does no harm', async ()
   await server.close(1_000);
 });
 
-test('connections above the limit are closed, and there is room again when one goes', async () => {
-  const { server, dial, counted, gauge } = await start({ limits: { connections: 2 } });
+test('connections above the limit are closed while all wait for replies, and there is room again when one goes', async () => {
+  const slow = gate();
+  let waiting = 0;
+  const { server, dial, counted, gauge } = await start({
+    limits: { connections: 2 },
+    respond: async (payload) => {
+      if (payload === 'slow') {
+        waiting += 1;
+        await slow.passed;
+      }
+      return `OK ${payload}`;
+    },
+  });
   const [first, second] = [await dial(), await dial()];
-  first.send('1');
-  second.send('2');
-  await first.until(replies('1'));
-  await second.until(replies('2'));
+  for (const client of [first, second]) {
+    client.send('1');
+    await client.until(replies('1'));
+    client.send('slow');
+  }
+  while (waiting < 2) await delay(5);
   const third = await dial();
   await third.closed();
   assert.equal(counted('connections_refused'), 1);
-  first.socket.destroy();
+  first.socket.resetAndDestroy();
   while (gauge('connections_open') !== 1) await delay(5);
   const fourth = await dial();
   fourth.send('4');
   await fourth.until(replies('4'));
   assert.equal(counted('connections', 'inet'), 3);
+  assert.equal(counted('connections_evicted'), 0);
+  slow.open();
+  await second.until(replies('1', 'slow'));
+  await server.close(1_000);
+});
+
+test('one that waits for nothing makes room for another', async () => {
+  const slow = gate();
+  let waiting = 0;
+  const { server, dial, counted, gauge } = await start({
+    limits: { connections: 3 },
+    respond: async (payload) => {
+      if (payload === 'slow') {
+        waiting += 1;
+        await slow.passed;
+      }
+      return `OK ${payload}`;
+    },
+  });
+  const [busy, silent, halfway] = [await dial(), await dial(), await dial()];
+  busy.send('1');
+  await busy.until(replies('1'));
+  busy.send('slow');
+  while (waiting < 1) await delay(5);
+  halfway.socket.write('5:ab');
+  for (const gone of [silent, halfway]) {
+    const next = await dial();
+    next.send('next');
+    await next.until(replies('next'));
+    await gone.closed();
+    // It is waited for again, so that it is the other's turn.
+    const before = waiting;
+    next.send('slow');
+    while (waiting === before) await delay(5);
+  }
+  assert.equal(counted('connections_evicted'), 2);
+  assert.equal(counted('connections_refused'), 0);
+  assert.equal(gauge('connections_open'), 3);
+  slow.open();
+  await busy.until(replies('1', 'slow'));
   await server.close(1_000);
 });
 

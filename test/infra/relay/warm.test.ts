@@ -240,6 +240,20 @@ describe('what SQS does not take', () => {
   });
 });
 
+test('an interruption is one, also when there was nothing to send, or no more', async () => {
+  assert.equal(await open(undefined, { signal: AbortSignal.abort() }).run([]), 130);
+  const interrupted = new AbortController();
+  const table = {
+    read: () => {
+      interrupted.abort();
+      return Promise.resolve(ABSENT);
+    },
+  };
+  const { run, said } = open(undefined, { signal: interrupted.signal, table });
+  assert.equal(await run(domains(1)), 130);
+  assert.deepEqual(said, ['1 domains', 'Sent 1 of 1.']);
+});
+
 test('an interruption says where to go on, and what is sent twice is nothing', async () => {
   const interrupted = new AbortController();
   const { run, sent, complaints, said } = open(
