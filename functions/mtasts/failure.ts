@@ -44,6 +44,16 @@ export const RESULT_TYPES = {
 
 export type FailureCode = keyof typeof RESULT_TYPES;
 
+/** Failures that take long, and hold up whoever waits for the domain: SERVFAIL is mostly a resolver's own timeout. */
+export const SLOW_FAILURES: ReadonlySet<string> = new Set<FailureCode>([
+  'dns-servfail',
+  'dns-timeout',
+  'connect-timeout',
+  'http-headers-timeout',
+  'http-body-timeout',
+  'deadline-exceeded',
+]);
+
 export interface Failure {
   readonly code: FailureCode;
   /** One sentence for an operator, at most 500 characters that are fit for a log line. */

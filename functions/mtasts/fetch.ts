@@ -23,6 +23,7 @@ export type NotStarted = 'not-started';
 export interface FetchOptions {
   readonly resolver: Resolver;
   readonly gate: Gate;
+  readonly secureContext: tls.SecureContext;
   readonly limits: Limits;
   /** Ends the fetch with `deadline-exceeded`. */
   readonly signal: AbortSignal;
@@ -160,7 +161,7 @@ async function download(host: string, socket: tls.TLSSocket, options: FetchOptio
 async function connect(
   host: string,
   addresses: readonly string[],
-  { limits, signal, port, gate }: FetchOptions,
+  { limits, signal, port, gate, secureContext }: FetchOptions,
 ): Promise<tls.TLSSocket | NotStarted> {
   signal.throwIfAborted();
   let untried = addresses;
@@ -180,7 +181,7 @@ async function connect(
     const reachMs = untried.length === 0 ? leftMs : Math.min(shareMs, leftMs);
     const start = performance.now();
     try {
-      return await connectTo(slot, { host, port, signal, reachMs, leftMs });
+      return await connectTo(slot, { host, port, signal, secureContext, reachMs, leftMs });
     } catch (error) {
       // Those who wait run out of time at about the same moment: a slot that one gives back helps no other.
       if (signal.aborted && first && slot.waited) return 'not-started';
@@ -193,7 +194,7 @@ async function connect(
   }
 }
 
-interface Attempt extends Pick<FetchOptions, 'port' | 'signal'> {
+interface Attempt extends Pick<FetchOptions, 'port' | 'signal' | 'secureContext'> {
   readonly host: string;
   /** Milliseconds until the address has taken the connection. */
   readonly reachMs: number;
@@ -201,18 +202,32 @@ interface Attempt extends Pick<FetchOptions, 'port' | 'signal'> {
   readonly leftMs: number;
 }
 
+/** What all connections to policy hosts have in common. To make it costs half as much as a handshake: once is enough. */
+export function createSecureContext(): tls.SecureContext {
+  return tls.createSecureContext({
+    // RFC 8461 §3.3 with RFC 8996.
+    minVersion: 'TLSv1.2',
+    // A server that shakes hands again and again would keep this process busy until the time is over.
+    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+    // Node also offers a post-quantum key exchange, whose 1.2 KB are two thirds of what a fetch sends. It protects
+    // what is said against being deciphered in years to come, and a policy is public.
+    ecdhCurve: 'X25519:P-256:P-384:P-521',
+  });
+}
+
 /** The slot is held until the connection is closed, by whomever. Rejects with Unreached if there was none. */
-function connectTo(slot: Slot, { host, port, signal, reachMs, leftMs }: Attempt): Promise<tls.TLSSocket> {
+function connectTo(
+  slot: Slot,
+  { host, port, signal, secureContext, reachMs, leftMs }: Attempt,
+): Promise<tls.TLSSocket> {
   const socket = tls.connect({
     // The name was resolved and vetted already. Whatever DNS says now, the socket goes to this address.
     host: slot.address,
     port,
     servername: host,
-    minVersion: 'TLSv1.2',
+    secureContext,
     ALPNProtocols: ['http/1.1'],
     rejectUnauthorized: true,
-    // A server that shakes hands again and again would keep this process busy until the time is over.
-    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
     checkServerIdentity: checkPolicyHostIdentity,
   });
   socket.once('close', slot.leave);

@@ -25,6 +25,8 @@ export interface Ages {
 export interface Candidate extends RefreshTask {
   /** The latest moment at which it should start, epoch milliseconds; undefined: any time in the window. */
   readonly latest?: number | undefined;
+  /** The last refresh failed in a way that takes long, as the next one will. */
+  readonly slow?: boolean;
 }
 
 /** What to do about an entry. `prune`: delete it, if it was last used before `usedBefore`. */
@@ -56,6 +58,15 @@ const REVIVE_WITHIN_MS = 7 * DAY;
 
 /** A renewal starts this long before the policy expires, so that it is done in time. */
 const RENEWAL_RESERVE_MS = 300_000;
+
+/**
+ * A batch is paid for until its slowest domain is done, and one slow domain in a hundred is enough to make every batch
+ * wait. So those that are known to be slow are due together, once in so long.
+ */
+const SLOW_TOGETHER_MS = 180_000;
+
+/** The shortest window has so many turns for them. */
+const SLOW_TURNS = 5;
 
 /** Further ahead no clock is: an update there was a mistake, and would never count as stale. */
 const AHEAD_MS = DAY;
@@ -101,7 +112,7 @@ export function renewalLane(now: number, { unusedAfterMs, renewalMarginMs }: Age
 /**
  * Puts the tasks in random order and spreads them evenly from `start` to `end`, each moved by up to half an interval
  * either way, so that nobody can tell when a domain's turn is. The first is due at once, none after the end, and none
- * after its own latest moment while that is ahead.
+ * after its own latest moment while that is ahead. A slow one's turn is moved to the last that slow ones share.
  *
  * @param random uniform in [0, 1).
  */
@@ -112,9 +123,12 @@ export function spread(
 ): WaveTask[] {
   const { start, end } = window;
   const interval = (end - start) / Math.max(tasks.length - 1, 1);
-  return shuffle(tasks, random).map(({ domain, lastUpdate, latest = end }, i) => {
+  const together = Math.max(1, Math.min(SLOW_TOGETHER_MS, (end - start) / SLOW_TURNS));
+  return shuffle(tasks, random).map(({ domain, lastUpdate, latest = end, slow = false }, i) => {
     const jitter = i === 0 ? 0 : (random() - 0.5) * interval;
-    const slot = start + i * interval + jitter;
+    const even = start + i * interval + jitter;
+    // By the clock, and not from the start: all blocks and runs share them.
+    const slot = slow ? Math.floor(even / together) * together : even;
     return { domain, lastUpdate, due: Math.max(Math.min(slot, end, latest), start) };
   });
 }

@@ -1,4 +1,5 @@
 import type { Enqueue } from '../dispatch/enqueue.ts';
+import { SLOW_FAILURES } from '../mtasts/failure.ts';
 import { eachConcurrently } from '../runtime/concurrent.ts';
 import type { PlanEnvironment } from '../runtime/env.ts';
 import type { Telemetry } from '../runtime/telemetry.ts';
@@ -24,6 +25,8 @@ export interface Planner {
     readonly waveMs: number;
     readonly latenessMs: number;
   };
+  /** Domains that are shuffled and spread together: `BLOCK_SIZE`, unless a test wants several blocks of a few. */
+  readonly blockSize?: number;
 }
 
 /** A plan's times as its function is configured. */
@@ -64,7 +67,7 @@ const MAX_FAILED_PRUNES = 100;
  * and tasks that were done in the meantime are dropped by their `LastUpdate`.
  */
 export async function runPlan({ kind, runId }: PlanEvent, planner: Planner): Promise<PlanSummary> {
-  const { store, enqueue, scheduleWaves, telemetry, now, random, times } = planner;
+  const { store, enqueue, scheduleWaves, telemetry, now, random, times, blockSize = BLOCK_SIZE } = planner;
   const started = now();
   const lane = kind === 'daily' ? dailyLane(started, times) : renewalLane(started, times);
   const end = started + (kind === 'daily' ? times.spreadMs : times.renewalSpreadMs);
@@ -126,8 +129,10 @@ export async function runPlan({ kind, runId }: PlanEvent, planner: Planner): Pro
       health.see(record);
       const verdict = lane.judge(record);
       if (verdict.kind !== 'refresh') continue;
-      block.push({ domain: record.domain, lastUpdate: record.lastUpdate, latest: verdict.latest });
-      if (block.length === BLOCK_SIZE) await release();
+      const { domain, lastUpdate, failingSince, lastFailure = '' } = record;
+      const slow = failingSince !== undefined && SLOW_FAILURES.has(lastFailure);
+      block.push({ domain, lastUpdate, latest: verdict.latest, slow });
+      if (block.length === blockSize) await release();
     }
   }
   if (block.length > 0) await release();

@@ -1,5 +1,5 @@
 import type { Domain } from '../mtasts/domain.ts';
-import { type Fetched, fetchPolicy, type NotStarted } from '../mtasts/fetch.ts';
+import { createSecureContext, type Fetched, fetchPolicy, type NotStarted } from '../mtasts/fetch.ts';
 import { createGate } from '../mtasts/gate.ts';
 import type { Limits } from '../mtasts/limits.ts';
 import { type Lookup, lookupRecord } from '../mtasts/lookup.ts';
@@ -29,11 +29,20 @@ export function createRefresher(
   const resolver = createResolver(limits, dnsServers);
   // One for all domains of this process.
   const gate = createGate(limits.connectionsPerAddress);
+  const secureContext = createSecureContext();
   return {
     store,
     lookup: (domain, signal) => lookupRecord(domain, { resolver, signal }),
     fetch: (domain, signal) =>
-      fetchPolicy(domain, { resolver, gate, limits, signal, port: policyHostPort, allowPrivateAddresses }),
+      fetchPolicy(domain, {
+        resolver,
+        gate,
+        secureContext,
+        limits,
+        signal,
+        port: policyHostPort,
+        allowPrivateAddresses,
+      }),
     limits,
     maxFetchAgeMs: maxFetchAgeSeconds * 1_000,
     now: Date.now,

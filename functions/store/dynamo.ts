@@ -66,6 +66,7 @@ const SCAN_ATTRIBUTES = [
   'Backoff',
   'ValidEnd',
   'FailingSince',
+  'LastFailure',
 ];
 
 /** Of the keys of counters, and of no domain. */
@@ -394,6 +395,7 @@ function decodeScanned(item: Item): ScannedRecord {
     backoff: item.Backoff?.BOOL ?? false,
     validEnd: optionalTime(item, 'ValidEnd'),
     failingSince: optionalTime(item, 'FailingSince'),
+    lastFailure: item.LastFailure?.S,
   };
 }
 

@@ -65,6 +65,8 @@ export interface ScannedRecord {
   readonly backoff: boolean;
   readonly validEnd: number | undefined;
   readonly failingSince: number | undefined;
+  /** Why the last refresh failed; undefined while they succeed. */
+  readonly lastFailure: string | undefined;
 }
 
 /** What a scan looks for, epoch milliseconds; -Infinity: nothing. */

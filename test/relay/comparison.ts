@@ -311,9 +311,7 @@ export const QUESTIONS: readonly Question[] = [
       lines: recordLines('c-servfail.test', { record: 'v=STSv1; id=unbroken;' }),
       site: behaviours.healthy('c-servfail.test'),
     },
-    relay: 'TEMP …',
-    debian: NOT_FOUND,
-    why: 'Whether the domain has a policy cannot be told. It says no, and whoever can make DNS fail can have the mail in plain text; the relay lets it wait (RELAY_ON_UNKNOWN=defer).',
+    relay: NOT_FOUND,
   },
   {
     what: 'DANE for all MX hosts',

@@ -47,8 +47,18 @@ export class MemoryStore implements PolicyStore {
       const unused = lastUse !== undefined && lastUse < usedBefore;
       const stale = lastUpdate < updatedBefore || lastUpdate > updatedAfter;
       if (backoff || failing || unused || stale || validEnd < expiringBefore) {
-        const [mode, failingSince] = [policy.mode, failing?.since];
-        records.push({ domain, lastUpdate, lastUse, lastFetch, mode, backoff, validEnd, failingSince });
+        const [mode, failingSince, lastFailure] = [policy.mode, failing?.since, failing?.code];
+        records.push({
+          domain,
+          lastUpdate,
+          lastUse,
+          lastFetch,
+          mode,
+          backoff,
+          validEnd,
+          failingSince,
+          lastFailure,
+        });
       }
     }
     yield { records, examined: this.#entries.size, unreadable: [] };

@@ -6,7 +6,7 @@ import { after, before, mock, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import tls, { type TLSSocket } from 'node:tls';
 import { gzipSync } from 'node:zlib';
-import { type Fetched, fetchPolicy } from '../../../functions/mtasts/fetch.ts';
+import { createSecureContext, type Fetched, fetchPolicy } from '../../../functions/mtasts/fetch.ts';
 import { createGate, type Gate, type Slot } from '../../../functions/mtasts/gate.ts';
 import type { Limits } from '../../../functions/mtasts/limits.ts';
 import { MAX_POLICY_BYTES } from '../../../functions/mtasts/policy.ts';
@@ -60,7 +60,15 @@ async function visit(does: Site | BehaviourName, options: Visit = {}): Promise<F
     if (abortAfterMs === 0) controller.abort();
     else if (abortAfterMs) void delay(abortAfterMs).then(() => controller.abort());
     const { signal } = controller;
-    return fetchPolicy(domain, { resolver, gate, limits: patience, signal, port, allowPrivateAddresses });
+    return fetchPolicy(domain, {
+      resolver,
+      gate,
+      secureContext: createSecureContext(),
+      limits: patience,
+      signal,
+      port,
+      allowPrivateAddresses,
+    });
   });
   assert.ok(fetched !== 'not-started', 'nobody else was there');
   for (const address of [HOSTS, CLOSED]) {
@@ -501,6 +509,7 @@ test('out of time between DNS and the connection: nobody is connected to', async
       },
     },
     gate: createGate(1),
+    secureContext: createSecureContext(),
     limits: PATIENT,
     signal: controller.signal,
     port: internet.policyHostPort,
@@ -713,6 +722,7 @@ function fetchBeside(
       addresses: async () => ({ status: 'found', values: tries ?? [HOSTS] }),
     },
     gate,
+    secureContext: createSecureContext(),
     limits: { ...PATIENT, ...limits },
     signal,
     port: internet.policyHostPort,
@@ -906,6 +916,15 @@ test('an error that is nobody else’s fault is thrown', async () => {
   const resolver = { txt: () => Promise.reject(bug), addresses: () => Promise.reject(bug) };
   const { signal } = new AbortController();
   const gate = createGate(1);
-  const options = { resolver, gate, limits: PATIENT, signal, port: 1, allowPrivateAddresses: true };
+  const secureContext = createSecureContext();
+  const options = {
+    resolver,
+    gate,
+    secureContext,
+    limits: PATIENT,
+    signal,
+    port: 1,
+    allowPrivateAddresses: true,
+  };
   await assert.rejects(fetchPolicy(domain, options), bug);
 });

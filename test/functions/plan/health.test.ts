@@ -16,6 +16,7 @@ const FINE: ScannedRecord = {
   backoff: false,
   validEnd: NOW + 100 * HOUR,
   failingSince: undefined,
+  lastFailure: undefined,
 };
 
 const HEALTHY = { valid: 10, backoff: 0, lapsed: 0, expiring: 0, failingSafe: 0, failing: 0 };

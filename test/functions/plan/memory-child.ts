@@ -33,6 +33,7 @@ async function* scan(): AsyncGenerator<ScanPage> {
       backoff: false,
       validEnd: now + 48 * HOUR,
       failingSince: undefined,
+      lastFailure: undefined,
     }));
     yield { records, examined: length, unreadable: [] };
     sample();

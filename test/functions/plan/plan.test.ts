@@ -58,6 +58,7 @@ const ENTRY: ScannedRecord = {
   backoff: false,
   validEnd: NOON + DAY,
   failingSince: undefined,
+  lastFailure: undefined,
 };
 
 for (const [name, { updated, used }, ages, verdict] of selections) {
@@ -217,6 +218,36 @@ test('spread: every domain once, the first at once, none outside the window or f
         if (count > 0) assert.equal(planned[0]?.due, start);
       },
     ),
+  );
+});
+
+test('spread: slow ones share a turn every three minutes, in all blocks and runs, and never come later for it', () => {
+  const slow = tasks(2_000).map((task, i) => ({ ...task, slow: i % 4 === 0 }));
+  const isSlow = new Set(slow.filter((task) => task.slow).map((task) => task.domain));
+  for (const start of [NOON, NOON + 7 * MINUTE + 1_234]) {
+    const [even, moved] = [tasks(2_000), slow].map((given) =>
+      spread(given, { start, end: start + 3 * HOUR }, seeded(5)),
+    );
+    for (const [i, { domain, due }] of moved?.entries() ?? []) {
+      const before = even?.[i]?.due ?? 0;
+      if (!isSlow.has(domain)) assert.equal(due, before);
+      else if (due !== start) assert.equal(due % (3 * MINUTE), 0);
+      assert.ok(due >= start && due <= before && due > before - 3 * MINUTE);
+    }
+  }
+});
+
+test('spread: a short window has five turns for slow ones, and a slow one is done before its latest moment', () => {
+  const latest = NOON + MINUTE / 2;
+  const slow = tasks(500).map((task) => ({ ...task, slow: true, latest }));
+  const turns = (end: number, given: typeof slow) =>
+    new Set(spread(given, { start: NOON, end }, seeded(6)).map((task) => task.due));
+  assert.deepEqual([...turns(NOON + MINUTE, slow)].sort(), [NOON, NOON + 12_000, NOON + 24_000, latest]);
+  assert.deepEqual([...turns(NOON, slow)], [NOON]);
+  const any = slow.map(({ domain, lastUpdate }) => ({ domain, lastUpdate, slow: true }));
+  assert.deepEqual(
+    [...turns(NOON + MINUTE, any as typeof slow)].sort(),
+    [0, 12, 24, 36, 48].map((seconds) => NOON + seconds * 1_000),
   );
 });
 

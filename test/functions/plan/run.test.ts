@@ -38,6 +38,7 @@ function entry(
     backoff: false,
     validEnd: NOON + 30 * DAY,
     failingSince: undefined,
+    lastFailure: undefined,
   };
 }
 
@@ -120,6 +121,27 @@ function planner(
   const domains = () => tasks().map((task) => task.domain as string);
   return { planning, sent, waves, runIds, pruned, counts, gauges, errors, unreadable, tasks, domains };
 }
+
+test('those whose last refresh took its time to fail are due together', async () => {
+  const failing = (i: number, lastFailure: string | undefined): ScannedRecord => ({
+    ...entry(`${lastFailure ?? 'none'}-${i}.example`),
+    failingSince: lastFailure === undefined ? undefined : NOON - DAY,
+    lastFailure,
+  });
+  const times = (lastFailure: string | undefined) =>
+    Array.from({ length: 300 }, (_, i) => failing(i, lastFailure));
+  const slow = ['connect-timeout', 'deadline-exceeded', 'dns-servfail'];
+  const quick = ['connect-refused', 'certificate-expired', 'a code of a version to come', undefined];
+  const { planning, tasks } = planner([page([...slow, ...quick].flatMap(times))]);
+  await runPlan(DAILY, planning);
+  for (const lastFailure of [...slow, ...quick]) {
+    const mine = tasks().filter(({ domain }) => domain.startsWith(`${lastFailure ?? 'none'}-`));
+    assert.equal(mine.length, 300);
+    // Sixty turns of three minutes in three hours, and the start.
+    const turns = new Set(mine.map((task) => task.due)).size;
+    assert.equal(turns <= 61, slow.includes(lastFailure ?? ''), `${lastFailure}: ${turns}`);
+  }
+});
 
 test('a plan refreshes what is stale, prunes what is unused, and leaves the rest', async () => {
   const { planning, pruned, counts, gauges, unreadable, domains, tasks } = planner([

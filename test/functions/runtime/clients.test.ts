@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { test } from 'node:test';
 import { SendMessageBatchCommand, SQSClient } from '@aws-sdk/client-sqs';
@@ -28,9 +29,38 @@ test('a service that accepts the connection and never answers is given up', asyn
   assert.equal(connections, 2);
 });
 
+test('a service that stops in the middle of its answer is given up', async (t) => {
+  let requests = 0;
+  const stopping = createHttpServer((_request, response) => {
+    requests += 1;
+    response.writeHead(200, { 'content-type': 'application/x-amz-json-1.0', 'content-length': 100 });
+    response.write('{"Successful":');
+  }).listen(0, '127.0.0.1');
+  t.after(() => {
+    stopping.closeAllConnections();
+    stopping.close();
+  });
+  await once(stopping, 'listening');
+  const client = new SQSClient({
+    ...CLIENT_OPTIONS,
+    requestHandler: { ...CLIENT_OPTIONS.requestHandler, socketTimeout: 50 },
+    maxAttempts: 2,
+    region: 'test',
+    endpoint: `http://127.0.0.1:${(stopping.address() as AddressInfo).port}`,
+    credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
+  });
+  t.after(() => client.destroy());
+  await assert.rejects(
+    client.send(new SendMessageBatchCommand({ QueueUrl: 'https://sqs.test/queue', Entries: [] })),
+    { name: 'TimeoutError' },
+  );
+  assert.equal(requests, 2);
+});
+
 test('every client has time limits that fit into the shortest function, retries included', () => {
   const { maxAttempts, requestHandler } = CLIENT_OPTIONS;
   assert.ok(maxAttempts > 1);
   assert.ok(maxAttempts * (requestHandler.connectionTimeout + requestHandler.requestTimeout) < 30_000);
   assert.ok(requestHandler.throwOnRequestTimeout);
+  assert.ok(requestHandler.socketTimeout <= requestHandler.requestTimeout);
 });

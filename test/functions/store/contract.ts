@@ -685,6 +685,7 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
             backoff: false,
             validEnd: Number(INSERTED.ValidEnd?.N),
             failingSince: undefined,
+            lastFailure: undefined,
           });
           assert.equal(records.get(domain('stale-use-unknown.example'))?.lastUse, undefined);
         });
@@ -729,22 +730,27 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
           fresh('healthy.example', { ValidEnd: { N: String(T0 + DAY) } }),
           fresh('expiring.example', { ValidEnd: { N: String(T0 + DAY - 1) } }),
           fresh('backoff.example', { ValidEnd: { N: String(T0 + DAY) }, Backoff: { BOOL: true } }),
-          fresh('failing.example', { ValidEnd: { N: String(T0 + DAY) }, FailingSince: { N: String(T0) } }),
+          fresh('failing.example', {
+            ValidEnd: { N: String(T0 + DAY) },
+            FailingSince: { N: String(T0) },
+            LastFailure: { S: 'connect-timeout' },
+          }),
         ];
         const { store } = await setUp({ items });
         const pages = await all(store.scan({ ...RANGE, expiringBefore: T0 + DAY }));
         const found = pages.flatMap((page) => page.records).sort((a, b) => (a.domain < b.domain ? -1 : 1));
         assert.deepEqual(
-          found.map(({ domain: name, backoff, validEnd, failingSince }) => [
+          found.map(({ domain: name, backoff, validEnd, failingSince, lastFailure }) => [
             name,
             backoff,
             validEnd,
             failingSince,
+            lastFailure,
           ]),
           [
-            ['backoff.example', true, T0 + DAY, undefined],
-            ['expiring.example', false, T0 + DAY - 1, undefined],
-            ['failing.example', false, T0 + DAY, T0],
+            ['backoff.example', true, T0 + DAY, undefined, undefined],
+            ['expiring.example', false, T0 + DAY - 1, undefined, undefined],
+            ['failing.example', false, T0 + DAY, T0, 'connect-timeout'],
           ],
         );
       });

@@ -3,6 +3,8 @@ import { after, before, type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   CreateQueueCommand,
+  DeleteMessageBatchCommand,
+  ReceiveMessageCommand,
   SendMessageBatchCommand,
   SendMessageCommand,
   SQSClient,
@@ -72,6 +74,13 @@ function listen(t: TestContext, options: Partial<EventSourceOptions> & { queueUr
   });
   t.after(() => source.close());
   return { batches, errors, source };
+}
+
+/** The client, but for calls that fail. */
+function faulty(fails: (command: unknown) => boolean): SQSClient {
+  const send: (...call: Parameters<SQSClient['send']>) => unknown = (...call) =>
+    fails(call[0]) ? Promise.reject(new Error('no answer')) : client.send(...call);
+  return { send } as unknown as SQSClient;
 }
 
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
@@ -312,6 +321,38 @@ test('event source', { concurrency: true }, async (t) => {
     await running.close();
     assert.ok(finished);
     assert.equal(await busy.size(), 0);
+  });
+
+  t.test('what was received is worked on, although the batch cannot be filled up', async (t) => {
+    const { url, send, size } = await createQueue();
+    await send(15);
+    const receives: unknown[] = [];
+    const failing = faulty((command) => {
+      if (command instanceof ReceiveMessageCommand) receives.push(command);
+      return command instanceof ReceiveMessageCommand && receives.length === 2;
+    });
+    const options = { client: failing, batchSize: 20, batchingWindowSeconds: 0.5 };
+    const { batches, errors } = listen(t, { queueUrl: url, ...options });
+    await until(async () => (await size()) === 0);
+    assert.deepEqual(
+      batches.map(({ event }) => event.Records.length),
+      [10, 5],
+    );
+    assert.deepEqual(errors.map(String), ['Error: no answer']);
+  });
+
+  t.test('messages that cannot be deleted are nothing to the others', async (t) => {
+    const { url, send, size } = await createQueue({ VisibilityTimeout: '1' });
+    await send(15);
+    let deletions = 0;
+    const failing = faulty((command) => command instanceof DeleteMessageBatchCommand && ++deletions === 1);
+    const options = { client: failing, batchSize: 15, batchingWindowSeconds: 1 };
+    const { batches, errors } = listen(t, { queueUrl: url, ...options });
+    await until(async () => (await size()) === 0);
+    const deliveries = batches.flatMap(({ event }) => event.Records);
+    assert.equal(new Set(deliveries.map(({ messageId }) => messageId)).size, 15);
+    assert.equal(deliveries.length, 25, 'ten of them twice');
+    assert.deepEqual(errors.map(String), ['Error: no answer']);
   });
 
   t.test('a queue that cannot be read is reported, and tried again', async (t) => {

@@ -137,6 +137,21 @@ test('an asynchronous invocation is retried, then handed to the on-failure desti
   assert.equal(context.invocations, 5);
 });
 
+test('a process can be killed by its name, which its requests carry', async (t) => {
+  const local = create(t, { concurrency: 2 });
+  const sleeping = local.invoke({ do: 'sleep', milliseconds: 60_000 });
+  const killed = assert.rejects(sleeping, { errorType: 'Runtime.ExitError', message: /SIGKILL/ });
+  const { AWS_SDK_UA_APP_ID: other } = (await local.invoke({ do: 'environment' })) as Record<string, string>;
+  assert.deepEqual([other, local.processes], ['probe-2', ['probe-1', 'probe-2']]);
+  assert.equal(await local.kill('probe-1'), true);
+  await killed;
+  assert.deepEqual(local.processes, ['probe-2'], 'and no other');
+  assert.equal(await local.kill('probe-1'), false, 'it is gone');
+  await local.kill('probe-2');
+  assert.equal(await local.invoke({ do: 'echo', value: 1 }), 1, 'the next one gets a new process');
+  assert.deepEqual(local.processes, ['probe-3']);
+});
+
 test('close ends what runs, what waits and what would be retried', async (t) => {
   const local = create(t, { retryDelayMs: 60_000, onFailure: () => assert.fail('given up, not failed') });
   const retried = local.invokeAsync({ do: 'fail' });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { request as connectTo, createServer } from 'node:http';
 import { connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +8,7 @@ import { type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DescribeTableCommand, ScanCommand } from '@aws-sdk/client-dynamodb';
 import { SendMessageCommand } from '@aws-sdk/client-sqs';
+import { listenOnLoopback } from '../../../infra/local/loopback.ts';
 import { type Stack, type StackOptions, startStack } from '../../../infra/local/stack.ts';
 
 const fixture = (name: string) => join(import.meta.dirname, 'fixtures', name);
@@ -69,6 +71,57 @@ test('stack', { concurrency: true }, async (t) => {
     assert.deepEqual(requestPayload, { domain: 'broken.example' });
     assert.deepEqual(responsePayload, { errorType: 'TypeError', errorMessage: 'cannot dispatch' });
     assert.deepEqual(errors, [], 'reported failures are not errors of the event source');
+  });
+
+  t.test('functions and event sources reach the services through what stands between', async (t) => {
+    const seen = new Set<string>();
+    const stack = await start(t, {
+      between: (service, endpoint) => {
+        const server = createServer(async (request, response) => {
+          const [, process] = /app\/([a-z]+-[a-z0-9]+)/.exec(request.headers['user-agent'] ?? '') ?? [];
+          seen.add(`${process} ${service}`);
+          const { method = 'GET', url = '/', headers } = request;
+          const through = connectTo(new URL(url, endpoint), { method, headers }, (answer) => {
+            response.writeHead(answer.statusCode ?? 500, answer.headers);
+            answer.pipe(response);
+          });
+          through.on('error', () => response.destroy());
+          request.pipe(through);
+        });
+        return listenOnLoopback(server);
+      },
+    });
+    await stack.functions.plan.invoke({ now: 'now.example', later: 'later.example' });
+    await stack.drained(10_000);
+    assert.deepEqual(await domains(stack), ['later.example', 'now.example']);
+    const expected = [
+      'plan-1 sqs',
+      'plan-1 scheduler',
+      'dispatch-1 sqs',
+      'poller-refresh sqs',
+      'refresh-1 dynamodb',
+    ];
+    assert.deepEqual(
+      expected.filter((each) => !seen.has(each)),
+      [],
+    );
+  });
+
+  t.test('a schedule can be delivered more than once', async (t) => {
+    const twice = (invoke: () => void) => {
+      invoke();
+      invoke();
+    };
+    const stack = await start(t, { deliver: twice, functions: ['plan', 'dispatch'] });
+    await stack.functions.plan.invoke({ now: 'now.example', later: 'later.example' });
+    // One at once, and one twice; nobody takes them.
+    const end = Date.now() + 20_000;
+    let left = '';
+    while (!/: refresh-queue: (3 visible, 0|2 visible, 0 in flight, 1)/.test(left)) {
+      assert.ok(Date.now() < end, left);
+      await delay(50);
+      left = await stack.drained(0).then(() => 'nothing is left', String);
+    }
   });
 
   t.test('with some functions left out, their work stays where it is', async (t) => {

@@ -255,10 +255,33 @@ const rules: readonly Rule[] = [
     next: 'asks again',
   },
   { table: ['absent'], record: FOUND, contact: ['defer'], answer: 'unknown', looks: 1, next: 'asks again' },
-  { table: ['absent'], record: ['failed'], answer: 'unknown', looks: 0, next: 'asks again' },
+  // Name servers that never answer hold no mail up, unless that is wanted.
+  {
+    table: ['absent', ...ENDED, ...FAILED],
+    record: ['failed'],
+    contact: ['wait', 'async'],
+    answer: 'unavailable',
+    looks: 1,
+    next: 'asks again',
+  },
+  {
+    table: ['absent'],
+    record: ['failed'],
+    contact: ['defer'],
+    answer: 'unknown',
+    looks: 0,
+    next: 'asks again',
+  },
   // Expired is no policy, and is always asked for.
   { table: [...ENDED, ...FAILED], record: NONE, answer: 'not-implemented', looks: 1, next: 'remembered' },
-  { table: [...ENDED, ...FAILED], record: ['failed'], answer: 'unknown', looks: 1, next: 'asks again' },
+  {
+    table: [...ENDED, ...FAILED],
+    record: ['failed'],
+    contact: ['defer'],
+    answer: 'unknown',
+    looks: 1,
+    next: 'asks again',
+  },
   {
     table: ENDED,
     record: FOUND,
@@ -497,13 +520,25 @@ describe('first contact', () => {
     await policies.close();
   });
 
-  test('with a DNS that takes its time, the answer is there within three seconds all the same', async () => {
-    const { find, clock, policies, world } = await play({ dns: SILENT });
-    assert.equal(say(await find()), 'unknown');
-    assert.equal(clock.now(), NOW + 1_500);
-    world.dns = sts('id1');
-    await policies.close();
-  });
+  const untold: [string, Contact, World['dns'], later: Read, answer: string, milliseconds: number][] = [
+    ['the functions find a policy', 'wait', BROKEN, item(), 'enforce of table', 700],
+    ['they find a back-off', 'wait', BROKEN, ITEMS.backoff, 'back-off', 700],
+    ['they find nothing', 'wait', BROKEN, ABSENT, 'unavailable', 2_600],
+    ['the table goes down', 'wait', BROKEN, DOWN, 'unavailable', 2_600],
+    ['DNS takes its time, and they find a policy', 'wait', SILENT, item(), 'enforce of table', 1_600],
+    ['DNS takes its time, and they find nothing', 'wait', SILENT, ABSENT, 'unavailable', 2_600],
+    ['nobody waits', 'async', BROKEN, item(), 'unavailable', 0],
+    ['the mail waits', 'defer', BROKEN, item(), 'unknown', 0],
+  ];
+  for (const [what, firstContact, dns, later, answer, milliseconds] of untold) {
+    test(`${firstContact}, where DNS does not say: ${what}`, async () => {
+      const { find, clock, policies, world } = await play({ dns, settings: { firstContact } });
+      world.table = () => (clock.now() - NOW >= 400 ? later : ABSENT);
+      assert.equal(say(await find()), answer);
+      assert.equal(clock.now() - NOW, milliseconds);
+      await policies.close();
+    });
+  }
 });
 
 describe('memory', () => {
@@ -909,6 +944,26 @@ describe('explain', () => {
         /^table/,
         /^TXT/,
         /^answer: what the functions find within 2850 ms, .*else unknown \(RELAY_FIRST_CONTACT=defer\)$/,
+      ],
+    ],
+    [
+      'a DNS that does not say',
+      { table: ABSENT, dns: BROKEN },
+      [
+        /^memory/,
+        /^table: no item$/,
+        /^TXT record: cannot be told: TXT of it: SERVFAIL$/,
+        /^answer: what the functions find within 2850 ms, when asked to look; else no policy, since whether it has MTA-STS cannot be told$/,
+      ],
+    ],
+    [
+      'a DNS that does not say, and mail that is to wait',
+      { table: ABSENT, dns: BROKEN, settings: { firstContact: 'defer' } },
+      [
+        /^memory/,
+        /^table/,
+        /^TXT/,
+        /^answer: unknown: whether it has MTA-STS cannot be told: TXT of it: SERVFAIL$/,
       ],
     ],
     [

@@ -154,10 +154,19 @@ test('what Postfix is told of domains that nobody has looked at yet', async () =
     () => ask('wildcard.test'),
     'OK secure match=.wildcard.test:mx.example.test servername=hostname',
   );
-  // DNS that does not say: the mail waits.
-  assert.match(await ask('broken-dns.test'), /^TEMP broken-dns\.test: /);
-  assert.match(await ask('silent-dns.test'), /^TEMP silent-dns\.test: /);
+  // DNS that does not say is first contact, too.
+  await eventually(() => ask('broken-dns.test'), 'NOTFOUND ');
+  await eventually(() => ask('silent-dns.test'), 'NOTFOUND ');
   assert.match(await ask('x', 'virtual'), /^PERM there is no map "virtual" here/);
+  await stop();
+});
+
+test('with RELAY_FIRST_CONTACT=defer, mail waits while DNS does not say whether there is a record', async () => {
+  const { ask, stop } = await start({ RELAY_FIRST_CONTACT: 'defer' });
+  assert.match(
+    await ask('broken-dns.test'),
+    /^TEMP broken-dns\.test: whether it has MTA-STS cannot be told: /,
+  );
   await stop();
 });
 
