@@ -39,7 +39,6 @@ test('bad days', { concurrency: true }, async (t) => {
   );
   await internet.close();
   await bundles.remove();
-  t.diagnostic(JSON.stringify([process.cpuUsage(), process.uptime()]));
   t.diagnostic(
     Object.entries(counts)
       .map(([what, count]) => `${what} ${count}`)
