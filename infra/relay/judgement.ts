@@ -1,6 +1,7 @@
 // What follows from what the table and a domain's TXT record say: pure, and every rule of it in one place.
 
 import type { Entry } from './entry.ts';
+import type { FirstContact } from './settings.ts';
 import type { Read } from './table.ts';
 
 /** What `_mta-sts.<domain>` says. Reasons are fit for a log line. */
@@ -38,9 +39,18 @@ export type Judgement =
       /** Whether the functions are to look at the domain. */
       readonly request: boolean;
     }
-  /** There is a record, and no item that counts. `failed`: the functions have looked, and could not get a policy. */
-  | { readonly kind: 'first-contact'; readonly failed: boolean }
+  /** No item counts, and the functions are to look. `otherwise`: what it is as long as they find nothing. */
+  | { readonly kind: 'first-contact'; readonly otherwise: Otherwise }
   | { readonly kind: 'unknown'; readonly reason: string; readonly request: boolean };
+
+export type Otherwise =
+  /** They have looked before, and could not get a policy. */
+  | 'back-off'
+  /** There is a record: the mail goes out, or waits. */
+  | 'requested'
+  | 'discovering'
+  /** Whether there is a record cannot be told. */
+  | 'unavailable';
 
 /** "Negative answers are remembered no longer than the SOA says and an hour". */
 const MAX_NEGATIVE_MS = 3_600_000;
@@ -72,7 +82,7 @@ export function settle(read: Read, lastKnown: LastKnown | undefined, now: number
 }
 
 /** For a domain that is not in the table, or not validly, or while the table is down. */
-export function judge(read: OpenRead, txt: TxtRecord): Judgement {
+export function judge(read: OpenRead, txt: TxtRecord, firstContact: FirstContact): Judgement {
   const ended = read.kind === 'item';
   switch (txt.status) {
     case 'absent':
@@ -88,8 +98,16 @@ export function judge(read: OpenRead, txt: TxtRecord): Judgement {
         const reason = `it has an MTA-STS record, and the table cannot be read: ${read.reason}`;
         return { kind: 'unknown', reason, request: false };
       }
-      return { kind: 'first-contact', failed: ended && read.entry.backoff };
+      // RFC 8461 §3.3 takes a policy that could not be fetched for none; to defer the mail until it can be would be to
+      // defer it for ever.
+      if (ended && read.entry.backoff) return { kind: 'first-contact', otherwise: 'back-off' };
+      return { kind: 'first-contact', otherwise: firstContact === 'defer' ? 'discovering' : 'requested' };
     case 'unavailable':
+      // Name servers that never answer for this name would hold all mail to the domain, and the table knows of no policy.
+      // The functions ask another resolver, which may be told more.
+      if (read.kind !== 'failed' && firstContact !== 'defer') {
+        return { kind: 'first-contact', otherwise: 'unavailable' };
+      }
       return {
         kind: 'unknown',
         reason: `whether it has MTA-STS cannot be told: ${txt.reason}`,

@@ -17,6 +17,7 @@ import {
   type Judgement,
   judge,
   type LastKnown,
+  type Otherwise,
   type Settled,
   settle,
   type TxtRecord,
@@ -39,8 +40,8 @@ export type Found =
       readonly source: 'table' | 'cache' | 'disk';
     }
   /**
-   * There is none that counts: the answer is "not found". `unavailable`: it could not be told, and the settings want mail
-   * to go out all the same.
+   * There is none that counts: the answer is "not found". `unavailable`: it could not be told, and mail is to go out all
+   * the same.
    */
   | {
       readonly kind: 'no-policy';
@@ -66,8 +67,9 @@ export interface Policies {
 
 export interface PolicySettings {
   /**
-   * What to answer for a domain that has a record and is not in the table yet. `wait`: what the table says within three
-   * seconds, else "not found"; `async`: "not found" at once; `defer`: as `wait`, but unknown until the table says something.
+   * What to answer for a domain that is not in the table yet, and has a record, or DNS does not say. `wait`: what the table
+   * says within three seconds, else "not found"; `async`: "not found" at once; `defer`: with a record as `wait`, but
+   * unknown until the table says something; without DNS it cannot be told.
    */
   readonly firstContact: FirstContact;
   /** What to answer where it cannot be told. */
@@ -328,7 +330,7 @@ export async function createPolicies(options: {
       case 'open': {
         const txt = await looking;
         observer.count('record_lookups', { result: txt.status });
-        return conclude(domain, judge(settled.read, txt), started);
+        return conclude(domain, judge(settled.read, txt, settings.firstContact), started);
       }
     }
   }
@@ -342,7 +344,7 @@ export async function createPolicies(options: {
         }
         return NOT_IMPLEMENTED;
       case 'first-contact':
-        return firstContact(domain, judgement.failed, started);
+        return firstContact(domain, OTHERWISE[judgement.otherwise], started);
       case 'unknown':
         if (judgement.request) inBackground(requests.look(domain));
         return unknown(judgement.reason);
@@ -353,11 +355,8 @@ export async function createPolicies(options: {
     return settings.onUnknown === 'none' ? UNAVAILABLE : { kind: 'unknown', reason };
   }
 
-  async function firstContact(domain: Domain, failed: boolean, started: number): Promise<Found> {
+  async function firstContact(domain: Domain, otherwise: Found, started: number): Promise<Found> {
     const asking = requests.look(domain);
-    // RFC 8461 §3.3 takes a policy that could not be fetched for none; to defer the mail until it can be would be to
-    // defer it for ever.
-    const otherwise = failed ? BACK_OFF : settings.firstContact === 'defer' ? DISCOVERING : REQUESTED;
     if (settings.firstContact === 'async') {
       inBackground(asking);
       return otherwise;
@@ -437,6 +436,13 @@ const REQUESTED: Found = { kind: 'no-policy', reason: 'requested' };
 const UNAVAILABLE: Found = { kind: 'no-policy', reason: 'unavailable' };
 const DISCOVERING: Found = { kind: 'unknown', reason: 'its policy is being looked for' };
 
+const OTHERWISE: Readonly<Record<Otherwise, Found>> = {
+  'back-off': BACK_OFF,
+  requested: REQUESTED,
+  discovering: DISCOVERING,
+  unavailable: UNAVAILABLE,
+};
+
 const HIT = { result: 'hit' };
 const MISS = { result: 'miss' };
 
@@ -480,9 +486,16 @@ function explainSettled(settled: Settled, txt: TxtRecord, settings: PolicySettin
     case 'unknown':
       return explainUnknown(settled.reason, settings);
     case 'open':
-      return explainJudgement(judge(settled.read, txt), settings);
+      return explainJudgement(judge(settled.read, txt, settings.firstContact), settings);
   }
 }
+
+const OTHERWISE_WORDS: Readonly<Record<Otherwise, string>> = {
+  'back-off': 'no policy: it could not be fetched lately',
+  requested: 'no policy',
+  discovering: 'unknown (RELAY_FIRST_CONTACT=defer)',
+  unavailable: 'no policy, since whether it has MTA-STS cannot be told',
+};
 
 function explainJudgement(judgement: Judgement, { firstContact, ...settings }: PolicySettings): string {
   switch (judgement.kind) {
@@ -491,11 +504,7 @@ function explainJudgement(judgement: Judgement, { firstContact, ...settings }: P
         judgement.request ? '; its item has ended, and the functions would be asked to look' : ''
       }`;
     case 'first-contact': {
-      const otherwise = judgement.failed
-        ? 'no policy: it could not be fetched lately'
-        : firstContact === 'defer'
-          ? 'unknown (RELAY_FIRST_CONTACT=defer)'
-          : 'no policy';
+      const otherwise = OTHERWISE_WORDS[judgement.otherwise];
       return firstContact === 'async'
         ? `${otherwise}; the functions would be asked to look (RELAY_FIRST_CONTACT=async)`
         : `what the functions find within ${FIRST_CONTACT_MS} ms, when asked to look; else ${otherwise}`;

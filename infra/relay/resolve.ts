@@ -36,7 +36,7 @@ const WITHOUT_POLICY: Readonly<Record<Extract<Found, { kind: 'no-policy' }>['rea
   'not-implemented': 'it does not have MTA-STS',
   'back-off': 'it has a record, but no policy that could be fetched',
   requested: 'it has a record, and its policy is not in the table yet',
-  unavailable: 'whether it has a policy cannot be told, and RELAY_ON_UNKNOWN is none',
+  unavailable: 'whether it has a policy cannot be told, and the settings let its mail go out',
 };
 
 /** What Postfix is to be told about a key. Never rejects for anything that others do. */
