@@ -33,8 +33,8 @@ const LOOK_AGAIN_MS = 300_000;
 const MAX_ASKED = 50_000;
 
 /**
- * A wave of mail to a stranger's many domains must not fill the queue that the fleet shares. Only domains with a record
- * or with an item are ever asked for.
+ * A wave of mail to a stranger's many domains must not fill the queue that the fleet shares. A domain that has
+ * neither an item nor, as its DNS says, a record is never asked for.
  */
 const LOOKS_PER_SECOND = 10;
 const MAX_LOOKS_AT_ONCE = 100;

@@ -166,6 +166,7 @@ test('with RELAY_FIRST_CONTACT=defer, mail waits while DNS does not say whether 
     await ask('broken-dns.test'),
     /^TEMP broken-dns\.test: whether it has MTA-STS cannot be told: /,
   );
+  assert.match(await ask('silent-dns.test'), /^TEMP silent-dns\.test: /);
   await stop();
 });
 
