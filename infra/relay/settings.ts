@@ -71,12 +71,12 @@ const VARIABLES = {
   },
   RELAY_FIRST_CONTACT: {
     meaning:
-      'a domain that is not in the table yet, and has a record or a DNS that does not say: wait (up to 3 s for its discovery, then deliver as without a policy), async (deliver so at once) or defer (until it is there, or DNS says that there is none)',
+      'a domain that is not in the table yet and has a record, or one that cannot be looked up: wait (up to 3 s for its discovery, then deliver as without a policy), async (deliver so at once) or defer',
     fallback: 'wait',
   },
   RELAY_ON_UNKNOWN: {
     meaning:
-      'when it cannot be told whether a domain has a policy (the table is down, or has an item that cannot be used): defer, or none (deliver as without a policy)',
+      'when the table is down and it cannot be told whether a domain has a policy: defer, or none (deliver as without a policy)',
     fallback: 'defer',
   },
   RELAY_CACHED_DOMAINS: {

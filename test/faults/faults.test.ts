@@ -10,6 +10,7 @@ import { bundleHandlers } from './bundles.ts';
 import { isStale, type Resident, type Scene, startScene } from './scene.ts';
 import { IN_BLOCKS, type Row, type Rule, STAGES, type Stage } from './stages.ts';
 
+/** For the report. A case is a service, an operation and a fault, or a point at which a process is killed. */
 const counts = {
   cases: 0,
   faults: 0,
@@ -39,10 +40,11 @@ test('bad days', { concurrency: true }, async (t) => {
   );
   await internet.close();
   await bundles.remove();
+  const { cases, faults, domains, tasksRepeated, deliveriesRepeated, deadLetters, writes, refused } = counts;
   t.diagnostic(
-    Object.entries(counts)
-      .map(([what, count]) => `${what} ${count}`)
-      .join(', '),
+    `${cases} cases, ${faults} faults injected, ${domains} domains in all; duplicates: ${tasksRepeated} tasks, ` +
+      `${deliveriesRepeated} messages; ${writes} writes, ${refused} refused by their condition; ` +
+      `${deadLetters} dead letters`,
   );
 });
 

@@ -40,6 +40,8 @@ export interface Journal {
   readonly sent: ReadonlyMap<string, number>;
   /** Deliveries of each message, by its id. */
   readonly deliveries: ReadonlyMap<string, number>;
+  /** All deliveries. */
+  readonly received: number;
   /** The last receipt of each message that was delivered. */
   readonly receipts: ReadonlyMap<string, Receipt>;
   /** Puts a call to its service by `send`, and notes what becomes of it. */
@@ -54,7 +56,7 @@ export function createJournal(): Journal {
   const deliveries = new Map<string, number>();
   const receipts = new Map<string, Receipt>();
   const reads = new Map<string, number | undefined>();
-  const counts = { refused: 0 };
+  const counts = { refused: 0, received: 0 };
   const count = (counted: Map<string, number>, key: string) => counted.set(key, (counted.get(key) ?? 0) + 1);
 
   async function write(call: Call, body: Json, send: (body: Json) => Promise<Answer>): Promise<Answer> {
@@ -97,6 +99,9 @@ export function createJournal(): Journal {
     get refused() {
       return counts.refused;
     },
+    get received() {
+      return counts.received;
+    },
     async record(call, body, send) {
       const { operation } = call;
       if (operation === 'UpdateItem' || operation === 'DeleteItem') return write(call, body, send);
@@ -113,6 +118,7 @@ export function createJournal(): Journal {
         const { Messages = [] } = JSON.parse(answer.body) as { Messages?: Delivered[] };
         for (const { MessageId, ReceiptHandle } of Messages) {
           count(deliveries, MessageId);
+          counts.received++;
           receipts.set(MessageId, { QueueUrl: String(body.QueueUrl), ReceiptHandle });
         }
       }
@@ -121,6 +127,7 @@ export function createJournal(): Journal {
     clear() {
       writes.length = 0;
       counts.refused = 0;
+      counts.received = 0;
       for (const map of [sent, deliveries, receipts, reads]) map.clear();
     },
   };

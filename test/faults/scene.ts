@@ -99,8 +99,10 @@ export interface SceneOptions extends FaultyOptions {
 /** For a run, and for all that comes again in it. */
 const PATIENCE_MS = 60_000;
 
-/** So long nothing moves before it is clear that what was received will not be acknowledged any more. */
-const QUIET_MS = 600;
+const TICK_MS = 20;
+
+/** After so many ticks in which nothing moves, what was received will not be acknowledged any more. */
+const QUIET_TICKS = 40;
 
 /** @param label begins the names of its domains. */
 export async function startScene(
@@ -169,16 +171,19 @@ export async function startScene(
       stack.scheduler.pending() > 0 ||
       functions.some(({ pending }) => pending > 0);
     const end = Date.now() + PATIENCE_MS;
-    let moved = Date.now();
+    let received = journal.received;
+    // Ticks and not milliseconds: those may pass while this process has no turn.
+    let quiet = 0;
     for (;;) {
-      if (moves()) moved = Date.now();
-      else if (await isDrained(stack)) return;
+      quiet = moves() || received !== journal.received ? 0 : quiet + 1;
+      received = journal.received;
+      if (quiet > 0 && (await isDrained(stack))) return;
       if (Date.now() > end) return stack.drained(0);
-      if (Date.now() - moved > QUIET_MS) {
+      if (quiet === QUIET_TICKS) {
         await endVisibility();
-        moved = Date.now();
+        quiet = 0;
       }
-      await delay(20);
+      await delay(TICK_MS);
     }
   }
 
