@@ -633,10 +633,10 @@ test('the dashboard shows metrics that exist, and every alarm', () => {
 
 test('the dashboard reckons the cost with the memory that functions have', () => {
   const cost = JSON.stringify(dashboard.widgets.at(-1));
-  const half = functions.filter(([, { MemorySize }]) => MemorySize === 512).map(([id]) => id);
-  const quarter = functions.filter(([, { MemorySize }]) => MemorySize === 256).map(([id]) => id);
+  const sized = (megabytes: number) =>
+    functions.filter(([, { MemorySize }]) => MemorySize === megabytes).map(([id]) => id);
   assert.deepEqual(
-    [half, quarter],
+    [sized(0.3125 * 1_024), sized(0.25 * 1_024)],
     [
       ['PlanLambdaFunction', 'RefreshLambdaFunction'],
       ['DispatchLambdaFunction', 'RequestLambdaFunction'],
@@ -644,7 +644,7 @@ test('the dashboard reckons the cost with the memory that functions have', () =>
   );
   assert.match(
     cost,
-    /0\.5 \* \(FILL\(lp, 0\) \+ FILL\(lf, 0\)\) \+ 0\.25 \* \(FILL\(ld, 0\) \+ FILL\(lq, 0\)\)/,
+    /0\.3125 \* \(FILL\(lp, 0\) \+ FILL\(lf, 0\)\) \+ 0\.25 \* \(FILL\(ld, 0\) \+ FILL\(lq, 0\)\)/,
   );
 });
 
