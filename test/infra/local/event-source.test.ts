@@ -342,7 +342,7 @@ test('event source', { concurrency: true }, async (t) => {
   });
 
   t.test('messages that cannot be deleted are nothing to the others', async (t) => {
-    const { url, send, size } = await createQueue({ VisibilityTimeout: '1' });
+    const { url, send, size } = await createQueue({ VisibilityTimeout: '4' });
     await send(15);
     let deletions = 0;
     const failing = faulty((command) => command instanceof DeleteMessageBatchCommand && ++deletions === 1);
