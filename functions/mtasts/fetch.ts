@@ -10,7 +10,7 @@ import { type Failure, type FailureCode, failure, quote } from './failure.ts';
 import type { Gate, Slot } from './gate.ts';
 import type { Limits } from './limits.ts';
 import { type Policy, parsePolicy } from './policy.ts';
-import type { Resolver } from './resolver.ts';
+import type { Answer, Resolver } from './resolver.ts';
 
 /** `text` is the policy exactly as served. */
 export type Fetched =
@@ -56,8 +56,7 @@ class Unreached extends PolicyHostFailure {}
 export async function fetchPolicy(domain: Domain, options: FetchOptions): Promise<Fetched | NotStarted> {
   const host = policyHost(domain);
   try {
-    const addresses = await resolveAddresses(host, options);
-    const socket = await connect(host, addresses, options);
+    const socket = await connect(host, options);
     if (socket === 'not-started') return socket;
     const text = await download(host, socket, options);
     const parsed = parsePolicy(text);
@@ -74,21 +73,34 @@ export async function fetchPolicy(domain: Domain, options: FetchOptions): Promis
   }
 }
 
-async function resolveAddresses(host: string, options: FetchOptions): Promise<readonly string[]> {
-  const answer = await options.resolver.addresses(host, options.signal);
-  if (answer.status === 'absent') throw new PolicyHostFailure('host-absent', answer.detail);
-  if (answer.status === 'unavailable') {
-    throw new PolicyHostFailure(answer.failure.code, answer.failure.detail, answer.failure.cause);
+/** The addresses to try: those of IPv4, and then, for whoever still needs one, those of IPv6. */
+async function* vettedAddresses(
+  host: string,
+  { resolver, signal, allowPrivateAddresses }: FetchOptions,
+): AsyncGenerator<readonly string[], void> {
+  const answers: Answer[] = [];
+  let left = MAX_ADDRESSES;
+  for await (const answer of resolver.addresses(host, signal)) {
+    answers.push(answer);
+    const allowed = valuesOf(answer).filter((address) => allowPrivateAddresses || isPublicAddress(address));
+    const vetted = [...new Set(allowed)].slice(0, left);
+    if (vetted.length > 0) yield vetted;
+    left -= vetted.length;
+    if (left === 0) return;
   }
-  const allowed = answer.values.filter(
-    (address) => options.allowPrivateAddresses || isPublicAddress(address),
-  );
-  if (allowed.length === 0) {
-    const refused = quote(answer.values.slice(0, MAX_ADDRESSES).join(', '));
-    throw new PolicyHostFailure('address-forbidden', `${host} has no public address, only ${refused}`);
+  if (left < MAX_ADDRESSES) return;
+  const refused = answers.flatMap(valuesOf).slice(0, MAX_ADDRESSES);
+  if (refused.length > 0) {
+    const which = quote(refused.join(', '));
+    throw new PolicyHostFailure('address-forbidden', `${host} has no public address, only ${which}`);
   }
-  return [...new Set(allowed)].slice(0, MAX_ADDRESSES);
+  const unavailable = answers.find((answer) => answer.status === 'unavailable');
+  if (unavailable === undefined) throw new PolicyHostFailure('host-absent', `${host} has no address`);
+  const { code, detail, cause } = unavailable.failure;
+  throw new PolicyHostFailure(code, detail, cause);
 }
+
+const valuesOf = (answer: Answer): readonly string[] => (answer.status === 'found' ? answer.values : []);
 
 /** Ends the connection, whatever comes of it. */
 async function download(host: string, socket: tls.TLSSocket, options: FetchOptions): Promise<string> {
@@ -158,40 +170,40 @@ async function download(host: string, socket: tls.TLSSocket, options: FetchOptio
 }
 
 /** Opens a verified TLS connection to the first of the vetted addresses that takes one. */
-async function connect(
-  host: string,
-  addresses: readonly string[],
-  { limits, signal, port, gate, secureContext }: FetchOptions,
-): Promise<tls.TLSSocket | NotStarted> {
-  signal.throwIfAborted();
-  let untried = addresses;
+async function connect(host: string, options: FetchOptions): Promise<tls.TLSSocket | NotStarted> {
+  const { limits, signal, port, gate, secureContext } = options;
   // Trying is limited, waiting for others to finish with an address only by the domain's own time.
   let leftMs = limits.connectMs;
-  const shareMs = Math.max(250, leftMs / addresses.length);
   let told: Unreached | undefined;
-  for (;;) {
-    // The addresses serve the same policy, so one that is free is as good as one that is not. Where none is, to wait is
-    // better than to fail a domain for what its neighbours do. A slot is of the address that is connected to, not of
-    // those that are listed: a domain that lists a stranger's address beside its own slow one holds only its own.
-    const slot = await gate.enter(untried, signal);
-    const first = untried === addresses;
-    if (slot === undefined && first) return 'not-started';
-    if (slot === undefined) throw signal.reason;
-    untried = untried.filter((address) => address !== slot.address);
-    const reachMs = untried.length === 0 ? leftMs : Math.min(shareMs, leftMs);
-    const start = performance.now();
-    try {
-      return await connectTo(slot, { host, port, signal, secureContext, reachMs, leftMs });
-    } catch (error) {
-      // Those who wait run out of time at about the same moment: a slot that one gives back helps no other.
-      if (signal.aborted && first && slot.waited) return 'not-started';
-      if (!(error instanceof Unreached)) throw error;
-      leftMs -= Math.ceil(performance.now() - start);
-      // What used up the time is the reason; else the first, since where there is no IPv6, the others say just that.
-      if (told === undefined || error.failure.code === 'connect-timeout') told = error;
-      if (untried.length === 0 || leftMs <= 0) throw told;
+  for await (const addresses of vettedAddresses(host, options)) {
+    signal.throwIfAborted();
+    let untried = addresses;
+    const shareMs = Math.max(250, leftMs / addresses.length);
+    while (untried.length > 0) {
+      // The addresses serve the same policy, so one that is free is as good as one that is not. Where none is, to wait
+      // is better than to fail a domain for what its neighbours do. A slot is of the address that is connected to, not
+      // of those that are listed: a domain that lists a stranger's address beside its own slow one holds only its own.
+      const slot = await gate.enter(untried, signal);
+      const first = told === undefined;
+      if (slot === undefined && first) return 'not-started';
+      if (slot === undefined) throw signal.reason;
+      untried = untried.filter((address) => address !== slot.address);
+      const reachMs = untried.length === 0 ? leftMs : Math.min(shareMs, leftMs);
+      const start = performance.now();
+      try {
+        return await connectTo(slot, { host, port, signal, secureContext, reachMs, leftMs });
+      } catch (error) {
+        // Those who wait run out of time at about the same moment: a slot that one gives back helps no other.
+        if (signal.aborted && first && slot.waited) return 'not-started';
+        if (!(error instanceof Unreached)) throw error;
+        leftMs -= Math.ceil(performance.now() - start);
+        // What used up the time is the reason; else the first, since where there is no IPv6, the others say just that.
+        if (told === undefined || error.failure.code === 'connect-timeout') told = error;
+        if (leftMs <= 0) throw told;
+      }
     }
   }
+  throw told;
 }
 
 interface Attempt extends Pick<FetchOptions, 'port' | 'signal' | 'secureContext'> {

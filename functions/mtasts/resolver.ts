@@ -14,16 +14,16 @@ export type Answer =
 export interface Resolver {
   /** The texts of all TXT records, each joined from its strings without spaces (RFC 7208 §3.3's way). */
   txt(name: string, signal: AbortSignal): Promise<Answer>;
-  /** A and AAAA records, IPv4 first. */
-  addresses(name: string, signal: AbortSignal): Promise<Answer>;
+  /** A records; then, if that was not enough, AAAA records. Whoever stops after the first leaves nothing behind. */
+  addresses(name: string, signal: AbortSignal): AsyncIterable<Answer>;
 }
 
 /** Codes of answers that say something about the server that was asked, not about the name. */
 const NEXT_SERVER: ReadonlySet<string> = new Set([dns.SERVFAIL, dns.REFUSED, dns.NOTIMP, dns.FORMERR]);
 
 /**
- * How long AAAA may take once there is A, as a share of `dnsMs`. Some name servers drop questions about IPv6, and a host
- * that has IPv4 need not wait for them. Not the other way round: where this runs, there may be no IPv6.
+ * As a share of `dnsMs`: how long A may take before AAAA is asked for as well, so that a dead server is not waited for
+ * twice; and how long AAAA may take once there is A, as some name servers drop questions about IPv6.
  */
 const AAAA_GRACE = 0.1;
 
@@ -86,21 +86,26 @@ export function createResolver({ dnsMs }: Pick<Limits, 'dnsMs'>, servers?: reado
       ask(name, 'TXT', signal, async (channel) =>
         (await channel.resolveTxt(name)).map((strings) => strings.join('')),
       ),
-    async addresses(name, signal) {
+    async *addresses(name, signal) {
       const enough = new AbortController();
-      let grace: NodeJS.Timeout | undefined;
-      const ipv4 = ask(name, 'A', signal, (channel) => channel.resolve4(name)).then((answer) => {
-        if (answer.status === 'found') grace = setTimeout(() => enough.abort(), AAAA_GRACE * dnsMs);
-        return answer;
-      });
-      const ipv6 = ask(name, 'AAAA', AbortSignal.any([signal, enough.signal]), (channel) =>
-        channel.resolve6(name),
-      );
-      const answers = await Promise.all([ipv4, ipv6]).finally(() => clearTimeout(grace));
-      const values = answers.flatMap((answer) => (answer.status === 'found' ? answer.values : []));
-      if (values.length > 0) return { status: 'found', values };
-      const unavailable = answers.find((answer) => answer.status === 'unavailable');
-      return unavailable ?? { status: 'absent', detail: `${name} has no address` };
+      const patience = AbortSignal.any([signal, enough.signal]);
+      let ipv6: Promise<Answer> | undefined;
+      const askIpv6 = () => {
+        ipv6 ??= ask(name, 'AAAA', patience, (channel) => channel.resolve6(name));
+        return ipv6;
+      };
+      let timer = setTimeout(askIpv6, AAAA_GRACE * dnsMs);
+      try {
+        const ipv4 = await ask(name, 'A', signal, (channel) => channel.resolve4(name));
+        clearTimeout(timer);
+        yield ipv4;
+        if (ipv4.status === 'found') timer = setTimeout(() => enough.abort(), AAAA_GRACE * dnsMs);
+        yield await askIpv6();
+      } finally {
+        clearTimeout(timer);
+        enough.abort();
+        await ipv6;
+      }
     },
   };
 }

@@ -38,7 +38,10 @@ interface Question {
   readonly abortAfterMs?: number;
 }
 
-async function ask(kind: 'txt' | 'addresses', options: Question = {}): Promise<string> {
+type Kind = 'txt' | 'addresses' | 'first address';
+
+/** `addresses`: what is said of IPv4, and then of IPv6; `first address`: IPv6 is not asked for. */
+async function ask(kind: Kind, options: Question = {}): Promise<string> {
   const { servers = [first], dnsMs = PATIENT.dnsMs, abortAfterMs } = options;
   const resolver = createResolver(
     { dnsMs },
@@ -47,8 +50,13 @@ async function ask(kind: 'txt' | 'addresses', options: Question = {}): Promise<s
   return leavingNothing([first, second], async (controller) => {
     if (abortAfterMs === 0) controller.abort();
     else if (abortAfterMs) void delay(abortAfterMs).then(() => controller.abort());
-    const name = kind === 'txt' ? record : host;
-    return outcome(await resolver[kind](name, controller.signal));
+    if (kind === 'txt') return outcome(await resolver.txt(record, controller.signal));
+    const said: string[] = [];
+    for await (const answer of resolver.addresses(host, controller.signal)) {
+      said.push(outcome(answer));
+      if (kind === 'first address') break;
+    }
+    return said.join(', then ');
   });
 }
 
@@ -57,6 +65,11 @@ function setRecord(does: Name, also?: Name): void {
   second.set(domain, { record: also ?? RECORD });
   first.traffic.reset();
   second.traffic.reset();
+}
+
+function setHost(does: Name): void {
+  first.set(domain, { host: does });
+  first.traffic.reset();
 }
 
 // One server: what is said of the name, and how often it is asked.
@@ -180,9 +193,12 @@ test('SERVFAIL, and a second server that is dead: the first is asked again', asy
   assert.equal(await ask('txt', { servers: [first, dead] }), FOUND);
 });
 
-// Addresses: two questions, either of which will do.
+// Addresses: two questions.
 const V4: Name = { a: ['127.0.0.1'] };
 const V6: Name = { aaaa: ['::1'] };
+const NO_A = `absent: no A record at ${host}`;
+const NO_AAAA = `absent: no AAAA record at ${host}`;
+const NO_NAME = `absent: the name ${host} does not exist`;
 const failingFor =
   (type: string, rcode: number): Respond =>
   (reply, query) =>
@@ -200,53 +216,74 @@ const silentOnce = (type: string): Respond => {
   let asked = 0;
   return (reply, query) => (query.questions?.[0]?.type === type && ++asked === 1 ? [] : [reply]);
 };
-const addresses: [name: string, does: Name, expected: string][] = [
-  ['IPv4', V4, '127.0.0.1'],
-  ['IPv6', V6, '::1'],
-  ['both, IPv4 first', { ...V4, ...V6 }, '127.0.0.1 | ::1'],
-  ['several', { a: ['127.0.0.1', '127.0.0.2'] }, '127.0.0.1 | 127.0.0.2'],
-  ['an alias', { ...V4, cname: ['a.test', 'b.test'] }, '127.0.0.1'],
-  ['an alias of an IPv6 address', { ...V6, cname: ['a.test'] }, '::1'],
-  ['none', {}, `absent: ${host} has no address`],
-  ['an alias of none', { cname: ['a.test'] }, `absent: ${host} has no address`],
-  ['NXDOMAIN', { rcode: 'NXDOMAIN' }, `absent: ${host} has no address`],
-  ['SERVFAIL', { rcode: 'SERVFAIL' }, 'dns-servfail'],
-  ['REFUSED', { rcode: 'REFUSED' }, 'dns-refused'],
-  ['SERVFAIL once', { ...V4, servfailFirst: 1 }, '127.0.0.1'],
-  ['IPv4, and SERVFAIL for IPv6', { ...V4, respond: failingFor('AAAA', SERVFAIL) }, '127.0.0.1'],
-  ['IPv6, and SERVFAIL for IPv4', { ...V6, respond: failingFor('A', SERVFAIL) }, '::1'],
-  ['no IPv4, and SERVFAIL for IPv6', { respond: failingFor('AAAA', SERVFAIL) }, 'dns-servfail'],
-  ['no IPv6, and REFUSED for IPv4', { respond: failingFor('A', REFUSED) }, 'dns-refused'],
-  ['IPv4, and silence for IPv6', { ...V4, respond: silentFor('AAAA') }, '127.0.0.1'],
-  ['IPv6, and silence for IPv4', { ...V6, respond: silentFor('A') }, '::1'],
-  ['no IPv4, and silence for IPv6', { respond: silentFor('AAAA') }, 'dns-timeout'],
-  ['silence', { silent: true }, 'dns-timeout'],
+const addresses: [name: string, does: Name, ipv4: string, ipv6: string][] = [
+  ['IPv4', V4, '127.0.0.1', NO_AAAA],
+  ['IPv6', V6, NO_A, '::1'],
+  ['both', { ...V4, ...V6 }, '127.0.0.1', '::1'],
+  ['several', { a: ['127.0.0.1', '127.0.0.2'] }, '127.0.0.1 | 127.0.0.2', NO_AAAA],
+  ['an alias', { ...V4, cname: ['a.test', 'b.test'] }, '127.0.0.1', NO_AAAA],
+  ['an alias of an IPv6 address', { ...V6, cname: ['a.test'] }, NO_A, '::1'],
+  ['none', {}, NO_A, NO_AAAA],
+  ['an alias of none', { cname: ['a.test'] }, NO_A, NO_AAAA],
+  ['NXDOMAIN', { rcode: 'NXDOMAIN' }, NO_NAME, NO_NAME],
+  ['SERVFAIL', { rcode: 'SERVFAIL' }, 'dns-servfail', 'dns-servfail'],
+  ['REFUSED', { rcode: 'REFUSED' }, 'dns-refused', 'dns-refused'],
+  ['SERVFAIL once', { ...V4, servfailFirst: 1 }, '127.0.0.1', NO_AAAA],
+  ['SERVFAIL for IPv6', { ...V4, respond: failingFor('AAAA', SERVFAIL) }, '127.0.0.1', 'dns-servfail'],
+  ['SERVFAIL for IPv4', { ...V6, respond: failingFor('A', SERVFAIL) }, 'dns-servfail', '::1'],
+  ['REFUSED for IPv4', { respond: failingFor('A', REFUSED) }, 'dns-refused', NO_AAAA],
+  ['silence for IPv4', { ...V6, respond: silentFor('A') }, 'dns-timeout', '::1'],
+  ['no IPv4, and silence for IPv6', { respond: silentFor('AAAA') }, NO_A, 'dns-timeout'],
+  ['silence', { silent: true }, 'dns-timeout', 'dns-timeout'],
 ];
-for (const [name, does, expected] of addresses) {
+for (const [name, does, ipv4, ipv6] of addresses) {
   test(`addresses: ${name}`, async () => {
     first.set(domain, { host: does });
     const dnsMs = /silence/.test(name) ? 2 * SHORT_MS : PATIENT.dnsMs;
-    assert.equal(await ask('addresses', { dnsMs }), expected);
+    assert.equal(await ask('addresses', { dnsMs }), `${ipv4}, then ${ipv6}`);
   });
 }
 
+function questions(): string[] {
+  return first.traffic.events().flatMap(({ kind, detail }) => (kind === 'query' ? detail : []));
+}
+
+test('addresses: IPv6 is not asked for when IPv4 was enough', async () => {
+  setHost({ ...V4, ...V6 });
+  assert.equal(await ask('first address'), '127.0.0.1');
+  assert.deepEqual(questions(), ['A udp']);
+});
+
+test('addresses: while IPv4 keeps it waiting, IPv6 is asked for', async () => {
+  setHost({ ...V6, respond: silentFor('A') });
+  const dnsMs = 1_000;
+  const start = performance.now();
+  assert.equal(await ask('addresses', { dnsMs }), 'dns-timeout, then ::1');
+  const at = first.traffic.events().find(({ detail }) => detail === 'AAAA udp')?.at ?? 0;
+  assert.ok(at - performance.timeOrigin - start < 0.5 * dnsMs);
+  // Nobody wants to know any more.
+  setHost({ ...V4, delayMs: 200, respond: silentFor('AAAA') });
+  assert.equal(await ask('first address', { dnsMs }), '127.0.0.1');
+  assert.deepEqual(questions().sort(), ['A udp', 'AAAA udp']);
+});
+
 test('addresses: with IPv4 at hand, IPv6 has a tenth of the time', async () => {
   // Prompt, where the whole time would not be: see leavingNothing.
-  first.set(domain, { host: { ...V4, respond: silentFor('AAAA') } });
-  assert.equal(await ask('addresses'), '127.0.0.1');
+  setHost({ ...V4, respond: silentFor('AAAA') });
+  assert.equal(await ask('addresses'), '127.0.0.1, then deadline-exceeded');
   const late = { respond: truncatedFor('AAAA'), tcp: { trickle: { bytes: 10, everyMs: 10 } } };
-  first.set(domain, { host: { ...V4, ...V6, ...late } });
-  assert.equal(await ask('addresses'), '127.0.0.1 | ::1');
+  setHost({ ...V4, ...V6, ...late });
+  assert.equal(await ask('addresses'), '127.0.0.1, then ::1');
 });
 
 test('addresses: with IPv6 at hand, IPv4 has the whole time', async () => {
-  first.set(domain, { host: { ...V4, ...V6, respond: silentOnce('A') } });
-  assert.equal(await ask('addresses', { dnsMs: 2_000 }), '127.0.0.1 | ::1');
+  setHost({ ...V4, ...V6, respond: silentOnce('A') });
+  assert.equal(await ask('addresses', { dnsMs: 2_000 }), '127.0.0.1, then ::1');
 });
 
 test('the end of the time for the domain ends a question at once', async () => {
   first.set(domain, { record: { silent: true }, host: { silent: true } });
-  for (const kind of ['txt', 'addresses'] as const) {
+  for (const kind of ['txt', 'first address'] as const) {
     assert.equal(await ask(kind, { abortAfterMs: 50 }), 'deadline-exceeded');
   }
 });
