@@ -1,5 +1,5 @@
 import { SQSClient } from '@aws-sdk/client-sqs';
-import { CLIENT_OPTIONS } from '../runtime/clients.ts';
+import { SQS_OPTIONS } from '../runtime/clients.ts';
 import { dispatchEnvironment } from '../runtime/env.ts';
 import { createTelemetry } from '../runtime/telemetry.ts';
 import { createEnqueue } from './enqueue.ts';
@@ -8,7 +8,7 @@ import { decodeWave } from './wave.ts';
 const environment = dispatchEnvironment(process.env);
 const telemetry = createTelemetry();
 const enqueue = createEnqueue({
-  client: new SQSClient(CLIENT_OPTIONS),
+  client: new SQSClient(SQS_OPTIONS),
   queueUrl: environment.queueUrl,
   now: Date.now,
 });

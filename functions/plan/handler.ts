@@ -4,7 +4,7 @@ import { SchedulerClient } from '@aws-sdk/client-scheduler';
 import { SQSClient } from '@aws-sdk/client-sqs';
 import type { Context } from 'aws-lambda';
 import { createEnqueue } from '../dispatch/enqueue.ts';
-import { CLIENT_OPTIONS } from '../runtime/clients.ts';
+import { CLIENT_OPTIONS, SQS_OPTIONS } from '../runtime/clients.ts';
 import { planEnvironment } from '../runtime/env.ts';
 import { createTelemetry } from '../runtime/telemetry.ts';
 import { createDynamoStore } from '../store/dynamo.ts';
@@ -20,7 +20,7 @@ const store = createDynamoStore({
   scanSegments: environment.scanSegments,
 });
 const enqueue = createEnqueue({
-  client: new SQSClient(CLIENT_OPTIONS),
+  client: new SQSClient(SQS_OPTIONS),
   queueUrl: environment.queueUrl,
   now: Date.now,
 });
