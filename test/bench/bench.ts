@@ -12,8 +12,6 @@ import type { Table } from './table.ts';
 export interface BenchOptions {
   /** Smaller and fewer: to see that it works, not for figures. */
   readonly quick: boolean;
-  /** The million on a real database too, which takes long to fill. */
-  readonly full: boolean;
   /** A folder for profiles of the functions. */
   readonly profiles: string | undefined;
 }

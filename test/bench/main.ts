@@ -34,7 +34,6 @@ const HELP = `npm run bench -- [options]
   --only SECTION,…   these only, and what they need:
 ${SECTIONS.map(({ name, what }) => `                       ${name.padEnd(13)} ${what}`).join('\n')}
   --quick            smaller and fewer: to see that it works, not for figures
-  --full             the million on a real database too, which takes minutes to fill
   --json FILE        writes all that was measured to a file
   --compare FILE     says what differs from such a file
   --chart            ends with the README's chart, of cost and time against the size of the table
@@ -60,7 +59,6 @@ function readOptions(args: string[]) {
     options: {
       only: text,
       quick: flag,
-      full: flag,
       json: text,
       compare: text,
       profile: text,
@@ -77,7 +75,6 @@ function readOptions(args: string[]) {
   if (values.chart && names !== undefined && !names.includes(costsSection.name)) {
     throw new UsageError(`--chart needs --only to have ${costsSection.name}`);
   }
-  if (values.quick && values.full) throw new UsageError('--quick and --full cannot both be');
   return { ...values, sections: SECTIONS.filter(({ name }) => names?.includes(name) ?? true) };
 }
 
@@ -93,7 +90,6 @@ function readReport(file: string): Report {
 
 async function run({
   quick,
-  full,
   json,
   compare,
   profile,
@@ -107,7 +103,7 @@ async function run({
     `${machine.cpus} x ${machine.cpu}, Node ${machine.node}${quick ? '; quick, so no figures to rely on' : ''}\n`,
   );
   const started = performance.now();
-  const options = { quick, full, profiles: profile };
+  const options = { quick, profiles: profile };
   const bench = await startBench(options, (text) => {
     console.error(`${((performance.now() - started) / 1_000).toFixed(0).padStart(4)} s  ${text}`);
   });
