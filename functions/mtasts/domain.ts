@@ -94,6 +94,7 @@ export function parseDomain(text: string): ParsedDomain {
   const flaw = hostNameFlaw(name);
   if (flaw !== undefined) return refuse(flaw);
   if (!name.includes('.')) return refuse('has only one label');
+  if (!A_LABEL_PREFIX.test(name)) return { ok: true, domain: name as Domain };
   // Node releases differ in which "xn--" labels they let into a URL. A-labels, which can be decoded and encoded
   // again (RFC 5890 §2.3.2.1), are good in all of them.
   const unicode = domainToUnicode(name);

@@ -1,7 +1,7 @@
 // The HTTPS fetch of a policy (RFC 8461 §3.3). The other end belongs to a stranger who may be hostile: every phase
 // is limited in time, the body in size, and the connection goes only to an address that was vetted beforehand.
 
-import { constants, X509Certificate } from 'node:crypto';
+import { constants, type X509Certificate } from 'node:crypto';
 import tls from 'node:tls';
 import { Client, type Dispatcher } from 'undici';
 import { isPublicAddress } from './address.ts';
@@ -102,6 +102,8 @@ async function* vettedAddresses(
 
 const valuesOf = (answer: Answer): readonly string[] => (answer.status === 'found' ? answer.values : []);
 
+const DONE = new Error('the fetch has ended');
+
 /** Ends the connection, whatever comes of it. */
 async function download(host: string, socket: tls.TLSSocket, options: FetchOptions): Promise<string> {
   const { limits, signal, port } = options;
@@ -164,7 +166,8 @@ async function download(host: string, socket: tls.TLSSocket, options: FetchOptio
   } finally {
     clearTimeout(timer);
     signal.removeEventListener('abort', onAbort);
-    await client.destroy();
+    // Without a reason undici would make an error with a stack, which nobody sees.
+    await client.destroy(DONE);
     socket.destroy();
   }
 }
@@ -232,7 +235,7 @@ function connectTo(
   slot: Slot,
   { host, port, signal, secureContext, reachMs, leftMs }: Attempt,
 ): Promise<tls.TLSSocket> {
-  const socket = tls.connect({
+  const socket: tls.TLSSocket = tls.connect({
     // The name was resolved and vetted already. Whatever DNS says now, the socket goes to this address.
     host: slot.address,
     port,
@@ -240,8 +243,10 @@ function connectTo(
     secureContext,
     ALPNProtocols: ['http/1.1'],
     rejectUnauthorized: true,
-    checkServerIdentity: checkPolicyHostIdentity,
+    checkServerIdentity: (name) => checkPolicyHostIdentity(name, socket.getPeerX509Certificate()),
   });
+  // Node would describe the whole chain to the check, in objects, which takes as long as all of HTTP does.
+  socket.getPeerCertificate = () => ({}) as tls.DetailedPeerCertificate;
   socket.once('close', slot.leave);
   return new Promise((resolve, reject) => {
     let connected = false;
@@ -279,8 +284,8 @@ function connectTo(
  * RFC 8461 §3.3: the certificate "MUST be valid" for the policy host, matched by DNS-ID as in RFC 6125: no common
  * name, and a wildcard only as the whole left-most label. Node's own check accepts more.
  */
-function checkPolicyHostIdentity(host: string, peer: tls.PeerCertificate): Error | undefined {
-  const matched = new X509Certificate(peer.raw).checkHost(host, {
+function checkPolicyHostIdentity(host: string, peer: X509Certificate | undefined): Error | undefined {
+  const matched = peer?.checkHost(host, {
     subject: 'never',
     partialWildcards: false,
     multiLabelWildcards: false,
@@ -288,7 +293,7 @@ function checkPolicyHostIdentity(host: string, peer: tls.PeerCertificate): Error
   });
   if (matched !== undefined) return undefined;
   return Object.assign(
-    new Error(`certificate is for ${quote(peer.subjectaltname ?? 'no DNS name at all')}`),
+    new Error(`certificate is for ${quote(peer?.subjectAltName ?? 'no DNS name at all')}`),
     {
       code: 'ERR_TLS_CERT_ALTNAME_INVALID',
     },

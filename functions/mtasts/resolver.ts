@@ -88,10 +88,11 @@ export function createResolver({ dnsMs }: Pick<Limits, 'dnsMs'>, servers?: reado
       ),
     async *addresses(name, signal) {
       const enough = new AbortController();
-      const patience = AbortSignal.any([signal, enough.signal]);
       let ipv6: Promise<Answer> | undefined;
       const askIpv6 = () => {
-        ipv6 ??= ask(name, 'AAAA', patience, (channel) => channel.resolve6(name));
+        ipv6 ??= ask(name, 'AAAA', AbortSignal.any([signal, enough.signal]), (channel) =>
+          channel.resolve6(name),
+        );
         return ipv6;
       };
       let timer = setTimeout(askIpv6, AAAA_GRACE * dnsMs);
@@ -103,8 +104,10 @@ export function createResolver({ dnsMs }: Pick<Limits, 'dnsMs'>, servers?: reado
         yield await askIpv6();
       } finally {
         clearTimeout(timer);
-        enough.abort();
-        await ipv6;
+        if (ipv6 !== undefined) {
+          enough.abort();
+          await ipv6;
+        }
       }
     },
   };
