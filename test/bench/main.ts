@@ -11,6 +11,7 @@ import { dispatchSection } from './dispatch.ts';
 import { mixSection } from './mix.ts';
 import { planSection } from './plan.ts';
 import { fetchedSection, unchangedSection } from './refresh.ts';
+import { requestSection } from './request.ts';
 import { spreadSection } from './spread.ts';
 import { changes, number, render, renderChanges, type Table, verdicts } from './table.ts';
 import { tenMillionSection } from './ten-million.ts';
@@ -22,6 +23,7 @@ const SECTIONS: readonly Section<any>[] = [
   fetchedSection,
   mixSection,
   batchesSection,
+  requestSection,
   dispatchSection,
   coldStartSection,
   spreadSection,

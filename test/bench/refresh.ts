@@ -61,6 +61,18 @@ interface EmbeddedMetrics {
 
 const AT_ONCE: Latency = { dnsMs: 0, httpsMs: 0 };
 
+/** These domains are on the internet, at once, and in the table, and nothing else happened. */
+export async function reset(bench: Bench, domains: readonly string[]) {
+  const [{ remote: aws }, { remote: internet }] = [await bench.aws(), await bench.internet()];
+  await aws.call('fill', 0);
+  await aws.call('begin', Date.now());
+  await internet.call(
+    'populate',
+    domains.map((domain) => ({ domain, latency: AT_ONCE })),
+  );
+  return { aws, internet };
+}
+
 /** Batches before those that are measured: the first has to connect, and code gets faster for a while. */
 const WARM_UP = 4;
 
@@ -69,14 +81,8 @@ async function measure(bench: Bench, kind: KindName, outcome: string): Promise<R
   const { batchSize } = packages;
   const batches = options.quick ? 8 : 24;
   const surroundings = await bench.surroundings();
-  const [{ remote: aws }, { remote: internet }] = [await bench.aws(), await bench.internet()];
-  await aws.call('fill', 0);
-  await aws.call('begin', Date.now());
   const domains = Array.from({ length: batches * batchSize }, (_, i) => domainName(i, kind));
-  await internet.call(
-    'populate',
-    domains.map((domain) => ({ domain, latency: AT_ONCE })),
-  );
+  const { aws, internet } = await reset(bench, domains);
 
   const refresh = await startFunction(packages.functions.refresh, surroundings);
   const invoked: Invoked[] = [];

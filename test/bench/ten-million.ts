@@ -238,7 +238,7 @@ export const tenMillionSection: Section<TenMillionResult> = {
         notes: [
           `What moves it. ${first.map(({ what, parameter }) => `${what}: ${parameter}`).join('. ')}.`,
           'DNS packets (1,024 a second for each network interface) are limited for each environment of Lambda, so ' +
-            'they bound the batch and not the table: 100 domains ask 300 questions, in about a second.',
+            'they bound the batch and not the table: 100 domains ask 200 questions, in about a second.',
         ],
       },
       {
