@@ -7,8 +7,10 @@ import type { Fault, Programme } from './fault.ts';
 
 type Draw = () => number;
 
-/** Of a hundred calls, so many meet a fault. */
-const FAULTS_IN_A_HUNDRED = 12;
+/** Of a hundred calls, so many meet a fault; those of functions that make few, more. */
+const FAULTS_IN_A_HUNDRED = 15;
+const FAULTS_OF_THE_RARE = 30;
+const RARE = ['plan', 'dispatch'];
 
 type Template = (random: Draw) => Fault;
 
@@ -63,7 +65,7 @@ export interface Weather {
 
 const SERVICES: readonly Service[] = ['dynamodb', 'sqs', 'scheduler'];
 const OUTAGES_A_DAY = 2;
-const KILLS_A_DAY = 3;
+const KILLS_A_DAY = 4;
 
 /** @param time milliseconds since the first day began. */
 export function createWeather(
@@ -98,7 +100,7 @@ export function createWeather(
       const key = `${by} ${operation}`;
       const draw = draws.get(key) ?? seeded(hash(`${seed} ${key}`));
       draws.set(key, draw);
-      const meets = draw() * 100 < FAULTS_IN_A_HUNDRED;
+      const meets = draw() * 100 < (RARE.includes(by) ? FAULTS_OF_THE_RARE : FAULTS_IN_A_HUNDRED);
       const fault = pick(templatesFor(call), draw);
       if (by !== 'rival' && isOut(service)) return { kind: 'error', status: 503 };
       return meets ? fault : undefined;
