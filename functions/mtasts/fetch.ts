@@ -2,6 +2,7 @@
 // is limited in time, the body in size, and the connection goes only to an address that was vetted beforehand.
 
 import { constants, type X509Certificate } from 'node:crypto';
+import net from 'node:net';
 import tls from 'node:tls';
 import { Client, type Dispatcher } from 'undici';
 import { isPublicAddress } from './address.ts';
@@ -194,7 +195,7 @@ async function connect(host: string, options: FetchOptions): Promise<tls.TLSSock
       const reachMs = untried.length === 0 ? leftMs : Math.min(shareMs, leftMs);
       const start = performance.now();
       try {
-        return await connectTo(slot, { host, port, signal, secureContext, reachMs, leftMs });
+        return await connectTo(slot, { host, port, signal, secureContext, limits, reachMs, leftMs });
       } catch (error) {
         // Those who wait run out of time at about the same moment: a slot that one gives back helps no other.
         if (signal.aborted && first && slot.waited) return 'not-started';
@@ -209,7 +210,7 @@ async function connect(host: string, options: FetchOptions): Promise<tls.TLSSock
   throw told;
 }
 
-interface Attempt extends Pick<FetchOptions, 'port' | 'signal' | 'secureContext'> {
+interface Attempt extends Pick<FetchOptions, 'port' | 'signal' | 'secureContext' | 'limits'> {
   readonly host: string;
   /** Milliseconds until the address has taken the connection. */
   readonly reachMs: number;
@@ -230,15 +231,20 @@ export function createSecureContext(): tls.SecureContext {
   });
 }
 
+/** At the speed at which TLS is worked through, half a megabyte. */
+const WATCH_MS = 100;
+
 /** The slot is held until the connection is closed, by whomever. Rejects with Unreached if there was none. */
 function connectTo(
   slot: Slot,
-  { host, port, signal, secureContext, reachMs, leftMs }: Attempt,
+  { host, port, signal, secureContext, limits, reachMs, leftMs }: Attempt,
 ): Promise<tls.TLSSocket> {
+  // The name was resolved and vetted already. Whatever DNS says now, the socket goes to this address.
+  const wire = net.connect({ host: slot.address, port });
+  // The one above it reports its errors too.
+  wire.on('error', () => {});
   const socket: tls.TLSSocket = tls.connect({
-    // The name was resolved and vetted already. Whatever DNS says now, the socket goes to this address.
-    host: slot.address,
-    port,
+    socket: wire,
     servername: host,
     secureContext,
     ALPNProtocols: ['http/1.1'],
@@ -248,6 +254,13 @@ function connectTo(
   // Node would describe the whole chain to the check, in objects, which takes as long as all of HTTP does.
   socket.getPeerCertificate = () => ({}) as tls.DetailedPeerCertificate;
   socket.once('close', slot.leave);
+  // By the clock, as nobody is told of what TLS keeps to itself; and below it, as `socket.bytesRead` leaves that out.
+  const watch = setInterval(() => {
+    if (wire.bytesRead <= limits.connectionBytes) return;
+    const detail = `${host} sends more than ${limits.connectionBytes} bytes of TLS`;
+    socket.destroy(new PolicyHostFailure('http-malformed', detail));
+  }, WATCH_MS);
+  socket.once('close', () => clearInterval(watch));
   return new Promise((resolve, reject) => {
     let connected = false;
     const settle = (error?: unknown) => {
@@ -275,7 +288,11 @@ function connectTo(
     socket.once('secureConnect', () => settle());
     // Stays for the life of the socket: an error after settling is somebody else's to report, but must have a listener.
     socket.on('error', (error: NodeJS.ErrnoException) =>
-      settle(connectFailure(host, error, { connected, certificate: Boolean(socket.authorizationError) })),
+      settle(
+        error instanceof PolicyHostFailure
+          ? error
+          : connectFailure(host, error, { connected, certificate: Boolean(socket.authorizationError) }),
+      ),
     );
   });
 }

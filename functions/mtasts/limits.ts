@@ -22,6 +22,11 @@ export interface Limits {
    * are no body, and keep the processor from its neighbours in the batch.
    */
   readonly answerBytes: number;
+  /**
+   * The same with all of TLS around it. After the handshake, too, a host can send what is no answer at all (session tickets,
+   * key updates), and each has to be worked through.
+   */
+  readonly connectionBytes: number;
   /** Milliseconds before the policy of a record id that failed is asked for again. RFC 8461 §3.3: "five minutes or longer". */
   readonly retryAfterMs: number;
 }
@@ -38,5 +43,7 @@ export const LIMITS: Limits = Object.freeze({
   policyBytes: MAX_POLICY_BYTES,
   // Room for the largest policy in chunks of one byte, which take six.
   answerBytes: 8 * MAX_POLICY_BYTES,
+  // The framing of TLS takes as much again at most, unless each record has but a few bytes.
+  connectionBytes: 16 * MAX_POLICY_BYTES,
   retryAfterMs: 300_000,
 });

@@ -91,10 +91,10 @@ export async function runPlan({ kind, runId }: PlanEvent, planner: Planner): Pro
   };
 
   /** False if the entry is still there: it was used just now, or the database failed. */
-  const prune = async ({ domain }: ScannedRecord, usedBefore: number): Promise<boolean> => {
+  const prune = async ({ domain, lastUpdate }: ScannedRecord, usedBefore: number): Promise<boolean> => {
     if (summary.pruneFailed >= MAX_FAILED_PRUNES) return false;
     try {
-      return (await store.prune(domain, usedBefore)) === 'written';
+      return (await store.prune(domain, usedBefore, lastUpdate)) === 'written';
     } catch (error) {
       summary.pruneFailed++;
       telemetry.error('entry not pruned, the next run tries again', error, { domain });

@@ -117,6 +117,11 @@ async function recordUse(uses: readonly Job[], { refresher, telemetry, signal }:
   const before = now() - USE_GRANULARITY_MS;
   const failed: string[] = [];
   for (let i = 0; i < uses.length; i += USES_AT_ONCE) {
+    if (signal.aborted) {
+      // Each piece would be read in vain.
+      failed.push(...uses.slice(i).flatMap(({ messages }) => messages.map(({ messageId }) => messageId)));
+      break;
+    }
     const some = uses.slice(i, i + USES_AT_ONCE);
     const again = await runBatch(some, { store, telemetry, signal }, async ({ domain }, record) => {
       if (record !== undefined && (record.lastUse ?? 0) < before) await store.touch(domain, now(), before);

@@ -227,13 +227,15 @@ export function createDynamoStore(options: {
       return update(domain, encodeChange(change), condition);
     },
 
-    prune: (domain, usedBefore) =>
-      remove(domain, {
+    prune(domain, usedBefore, expected) {
+      const lock = ifLastUpdate(expected);
+      return remove(domain, {
         // False where LastUse is missing: nothing is known of the entry's use.
-        expression: '#used < :used',
-        names: { '#used': 'LastUse' },
-        values: { ':used': bound(usedBefore) },
-      }),
+        expression: `${lock.expression} AND #used < :used`,
+        names: { ...lock.names, '#used': 'LastUse' },
+        values: { ...lock.values, ':used': bound(usedBefore) },
+      });
+    },
 
     touch: (domain, now, before) =>
       update(

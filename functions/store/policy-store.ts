@@ -120,8 +120,11 @@ export interface PolicyStore {
    * `expected` is undefined: if there is no entry.
    */
   write(domain: Domain, change: Change, expected: number | undefined): Promise<WriteResult>;
-  /** Deletes the entry if it was last used before `usedBefore` (-Infinity: never). */
-  prune(domain: Domain, usedBefore: number): Promise<WriteResult>;
+  /**
+   * Deletes the entry if it was last used before `usedBefore` (-Infinity: never) and its `lastUpdate` is still `expected`:
+   * a back-off that nobody uses may have become a policy since it was read.
+   */
+  prune(domain: Domain, usedBefore: number, expected: number): Promise<WriteResult>;
   /** Records that the policy was in use at `now`, if the entry exists and says less than `before`. */
   touch(domain: Domain, now: number, before: number): Promise<WriteResult>;
   /**

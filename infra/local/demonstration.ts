@@ -220,7 +220,7 @@ function reportSpread(internet: Internet, residents: readonly Resident[], start:
 function reportFailures(entries: readonly LogEntry[]) {
   const failures = entries.filter((entry) => entry.level === 'WARN' && entry.domain !== undefined);
   heading(
-    `In trouble: ${failures.length} domains whose policy matters, with one warning in the log for each`,
+    `Warnings: ${failures.length} domains that failed, or whose policy was fetched although the record could not be had`,
   );
   const groups = [...Map.groupBy(failures, (entry) => entry.code ?? '')].sort(([a], [b]) => (a < b ? -1 : 1));
   for (const [code, group] of groups) {

@@ -4,6 +4,7 @@
 import { SendMessageCommand } from '@aws-sdk/client-sqs';
 import type { Domain } from '../../functions/mtasts/domain.ts';
 import { LIMITS } from '../../functions/mtasts/limits.ts';
+import { requestEnvironment } from '../../functions/runtime/env.ts';
 import { createDynamoStore } from '../../functions/store/dynamo.ts';
 import type { PolicyRecord } from '../../functions/store/policy-store.ts';
 import { createObserver, type LogEntry } from './observer.ts';
@@ -19,6 +20,12 @@ export async function discover(
 ): Promise<{ all: boolean; stack: Stack; close: () => Promise<void> }> {
   const observer = createObserver();
   const passedOn = PASSED_ON.flatMap((name) => (process.env[name] ? [[name, process.env[name]]] : []));
+  // As the functions will: they would only fail, again and again, while everybody waits for the queue.
+  requestEnvironment({
+    ...Object.fromEntries(passedOn),
+    POLICY_TABLE: 'policies',
+    AWS_ENDPOINT_URL_DYNAMODB: 'http://127.0.0.1',
+  });
   const stack = await startStack({
     environment: {
       ...Object.fromEntries(passedOn),

@@ -2,6 +2,7 @@
 
 import { parseArgs } from 'node:util';
 import { type Domain, parseDomain } from '../../functions/mtasts/domain.ts';
+import { ConfigurationError } from '../../functions/runtime/env.ts';
 import { demonstrate } from './demonstration.ts';
 import { discover } from './discovery.ts';
 import { paint } from './screen.ts';
@@ -14,7 +15,7 @@ Options (after \`npm start --\`):
   --keep   leave the local stack running afterwards, and print its endpoints
   --help   show this
 
-With domains, DNS_SERVERS (addresses of resolvers, separated by commas) is honoured.
+With domains, DNS_SERVERS (addresses of resolvers, separated by commas), POLICY_HOST_PORT and NODE_EXTRA_CA_CERTS are honoured.
 
 Exit status: 0  the run did what it should; with domains: each has a policy
              1  something went wrong with the run
@@ -90,18 +91,22 @@ To look at it with the AWS command line:
   export AWS_REGION=${AWS_REGION} AWS_ACCESS_KEY_ID=${AWS_ACCESS_KEY_ID} AWS_SECRET_ACCESS_KEY=${AWS_SECRET_ACCESS_KEY}
   aws dynamodb scan --endpoint-url ${endpoints.dynamodb} --table-name ${tableName} --max-items 3
 `);
+  keeping = true;
   await new Promise((resolve) => process.once('SIGINT', resolve));
 }
 
+/** The run is over and the stack runs on: Ctrl-C is how that is meant to end. */
+let keeping = false;
+
 // What the functions' processes leave when this one is interrupted ends with it: their channel closes.
 process.on('SIGINT', () => {
-  if (!process.argv.includes('--keep')) process.exit(INTERRUPTED);
+  if (!keeping) process.exit(INTERRUPTED);
 });
 
 try {
   process.exitCode = await main();
 } catch (error) {
-  if (error instanceof UsageError) {
+  if (error instanceof UsageError || error instanceof ConfigurationError) {
     console.error(`${error.message}\nTry: npm start -- --help`);
     process.exitCode = USAGE;
   } else {

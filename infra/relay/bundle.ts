@@ -78,6 +78,10 @@ async function licencesOf(inputs: readonly string[]): Promise<string[]> {
 }
 
 if (import.meta.main) {
+  if (process.argv.length > 2) {
+    console.error('npm run package:relay takes no options');
+    process.exit(2);
+  }
   const outfile = join(ROOT, '.relay/mta-sts-relay.mjs');
   for (const warning of await bundleRelay(outfile)) console.error(warning);
   console.log(outfile);

@@ -47,6 +47,7 @@ Exit status: 0  done, or stopped
              1  something failed
              2  the command line is wrong
             78  the settings are wrong
+           130  interrupted (warm)
 `;
 
 const FAILED = 1;

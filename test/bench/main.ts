@@ -1,6 +1,6 @@
 // `npm run bench`: every figure of the README, from one command.
 
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
 import { batchesSection } from './batches.ts';
@@ -76,6 +76,12 @@ function readOptions(args: string[]) {
   }
   if (values.chart && names !== undefined && !names.includes(costsSection.name)) {
     throw new UsageError(`--chart needs --only to have ${costsSection.name}`);
+  }
+  try {
+    // Before minutes of work and not after.
+    if (values.json !== undefined) closeSync(openSync(values.json, 'a'));
+  } catch (error) {
+    throw new UsageError(`--json ${values.json}: it cannot be written (${(error as Error).message})`);
   }
   return { ...values, sections: SECTIONS.filter(({ name }) => names?.includes(name) ?? true) };
 }

@@ -3,9 +3,10 @@
 // connected to: a connection to anywhere else is noted, and refused here.
 
 import assert from 'node:assert/strict';
-import { isIP, Socket } from 'node:net';
+import { isIP, Socket, type TcpNetConnectOpts } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { after, mock } from 'node:test';
-import type { ConnectionOptions } from 'node:tls';
+import tls, { type ConnectionOptions, type TLSSocket } from 'node:tls';
 import { policyText } from '../../infra/local/internet/behaviours.ts';
 import type { Name } from '../../infra/local/internet/site.ts';
 import { startTrustedInternet } from '../functions/mtasts/network.ts';
@@ -16,18 +17,24 @@ after(() => internet.close());
 
 /** Where TLS connections were opened to since somebody looked, by policy host. */
 const opened = new Map<string, string[]>();
+const addressOf = new WeakMap<Duplex, string>();
 const connect = Socket.prototype.connect;
-mock.method(
-  Socket.prototype,
-  'connect',
-  function (this: Socket, options: ConnectionOptions, listener: () => void) {
-    const { host: address = 'localhost', servername } = options;
-    if (servername !== undefined) opened.set(servername, [...(opened.get(servername) ?? []), address]);
-    if (address.startsWith('127.')) return Reflect.apply(connect, this, [options, listener]);
-    queueMicrotask(() => this.destroy(Object.assign(new Error('not from a test'), { code: 'ECONNREFUSED' })));
-    return this;
-  },
-);
+mock.method(Socket.prototype, 'connect', function (this: Socket, ...args: [unknown]) {
+  // As net.connect passes it on, with a listener beside it.
+  const [options] = [args[0]].flat() as [TcpNetConnectOpts];
+  const { host: address = 'localhost' } = options;
+  addressOf.set(this, address);
+  if (address.startsWith('127.')) return Reflect.apply(connect, this, args);
+  queueMicrotask(() => this.destroy(Object.assign(new Error('not from a test'), { code: 'ECONNREFUSED' })));
+  return this;
+});
+const connectTls = tls.connect as (options: ConnectionOptions) => TLSSocket;
+mock.method(tls, 'connect', (options: ConnectionOptions) => {
+  const { servername = '', socket } = options;
+  const address = (socket && addressOf.get(socket)) ?? assert.fail('a connection that was not seen');
+  opened.set(servername, [...(opened.get(servername) ?? []), address]);
+  return connectTls(options);
+});
 after(() => mock.restoreAll());
 
 /** The connections go to these addresses in this order, and DNS is asked once for each type (and on TCP, if told so). */

@@ -1,6 +1,6 @@
 // `npm run simulate`: mox's rule and ours, side by side, over the same months of the same domains.
 
-import { writeFileSync } from 'node:fs';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { ConfigurationError } from '../../functions/runtime/env.ts';
 import { EDGES, enoughMs, longestLapsedMs, tryEdge } from './edges.ts';
@@ -46,6 +46,12 @@ function readOptions(args: string[]) {
     throw new UsageError(`--${name} is "${values[name]}": ${should}`);
   };
   const { rule, json, help } = values;
+  try {
+    // Before minutes of work and not after.
+    if (json !== undefined) closeSync(openSync(json, 'a'));
+  } catch (error) {
+    throw new UsageError(`--json ${json}: it cannot be written (${(error as Error).message})`);
+  }
   if (!/^(both|mox|ours)$/.test(rule))
     throw new UsageError(`--rule is "${rule}": it should be mox, ours or both`);
   return {

@@ -61,7 +61,7 @@ test('the same writes have the same results as in DynamoDB', async () => {
     const actions: Record<string, (store: PolicyStore) => Promise<string>> = {
       [change.kind]: (store) => store.write(domain, change, change.kind === 'insert' ? undefined : lock),
       touch: (store) => store.touch(domain, now, bound),
-      prune: (store) => store.prune(domain, bound),
+      prune: (store) => store.prune(domain, bound, lock),
       admit: async (store) => String(await store.admitDiscovery(within, 3, now)),
     };
     const within = draw(['example', undefined]);
@@ -102,6 +102,6 @@ test('the observer sees what was and what is', async () => {
   await store.write(domain, { kind: 'insert', ...written, validEnd: 5, lastUpdate: 1 }, undefined);
   await store.write(domain, { kind: 'extend', validEnd: 6, lastUpdate: 2 }, 1);
   await store.write(domain, { kind: 'extend', validEnd: 6, lastUpdate: 3 }, 1);
-  await store.prune(domain, 2);
+  await store.prune(domain, 2, 2);
   assert.deepEqual(seen, ['undefined 1', '1 2', '2 undefined']);
 });

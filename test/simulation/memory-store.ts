@@ -98,9 +98,10 @@ export class MemoryStore implements PolicyStore {
     }
   }
 
-  async prune(domain: Domain, usedBefore: number): Promise<WriteResult> {
-    const { lastUse } = this.get(domain) ?? {};
-    return lastUse !== undefined && lastUse < usedBefore ? this.#put(domain, undefined) : 'conflict';
+  async prune(domain: Domain, usedBefore: number, expected: number): Promise<WriteResult> {
+    const { lastUse, lastUpdate } = this.get(domain) ?? {};
+    const unused = lastUse !== undefined && lastUse < usedBefore;
+    return unused && lastUpdate === expected ? this.#put(domain, undefined) : 'conflict';
   }
 
   async touch(domain: Domain, now: number, before: number): Promise<WriteResult> {

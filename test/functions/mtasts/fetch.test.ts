@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer as createHttpsServer } from 'node:https';
-import { type AddressInfo, connect as connectTcp, createServer, type Server } from 'node:net';
+import net, { type AddressInfo, connect as connectTcp, createServer, type Server } from 'node:net';
 import { after, before, mock, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import tls, { type TLSSocket } from 'node:tls';
@@ -15,6 +15,7 @@ import { behaviours, policyText } from '../../../infra/local/internet/behaviours
 import { createAuthority } from '../../../infra/local/internet/certificates.ts';
 import type { BehaviourName, Internet, Site } from '../../../infra/local/internet/internet.ts';
 import type { CertificateKind, HttpResponse, Name, PolicyHost } from '../../../infra/local/internet/site.ts';
+import { createFloodingHost } from '../../hostile/tls-flood.ts';
 import {
   assertSafe,
   leavingNothing,
@@ -532,8 +533,8 @@ async function noting<T>(
   work: () => Promise<T>,
 ): Promise<{ result: T; tried: (string | undefined)[] }> {
   const tried: (string | undefined)[] = [];
-  const connect = tls.connect as (options: tls.ConnectionOptions) => TLSSocket;
-  const noted = mock.method(tls, 'connect', (options: tls.ConnectionOptions) => {
+  const connect = net.connect as (options: net.TcpNetConnectOpts) => net.Socket;
+  const noted = mock.method(net, 'connect', (options: net.TcpNetConnectOpts) => {
     tried.push(options.host);
     assert.equal(options.lookup, undefined);
     return connect({
@@ -912,6 +913,36 @@ test('a connection that ends as the handshake does is not made again', async () 
   }
   tls.setDefaultCACertificates([internet.ca]);
 });
+
+// A key update takes both ends ten times as long as a ticket.
+for (const [kind, connectionBytes] of [
+  ['session tickets', PATIENT.connectionBytes],
+  ['key updates', 200_000],
+] as const) {
+  test(`${kind} without end are cut off`, async () => {
+    const authority = await createAuthority();
+    tls.setDefaultCACertificates([internet.ca, authority.ca]);
+    let received = 0;
+    const server = createFloodingHost(kind, authority.key, await authority.issue('good', host));
+    server.on('connection', (socket) => socket.once('close', () => (received += socket.bytesWritten)));
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const { port } = server.address() as AddressInfo;
+    try {
+      const [result] = await Promise.all([
+        visit('healthy', { port, limits: { connectionBytes } }),
+        once(server, 'connection').then(
+          ([socket]) => new Promise((resolve) => socket.once('close', resolve)),
+        ),
+      ]);
+      assert.ok(!result.ok && result.failure.code === 'http-malformed', JSON.stringify(result));
+      assert.match(result.failure.detail, /bytes of TLS$/);
+      assert.ok(received > connectionBytes);
+    } finally {
+      tls.setDefaultCACertificates([internet.ca]);
+      server.close();
+    }
+  });
+}
 
 test('an error that is nobody else’s fault is thrown', async () => {
   const bug = new TypeError('bug');

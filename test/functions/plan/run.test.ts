@@ -63,6 +63,7 @@ function planner(
   const waves: PlannedWave[] = [];
   const runIds = new Set<string>();
   const pruned: Domain[] = [];
+  const versions = new Map<Domain, number>();
   const counts = new Map<string, number>();
   const gauges = new Map<string, number>();
   const errors: { error: unknown; domain: unknown }[] = [];
@@ -78,11 +79,15 @@ function planner(
           ? [Number.NEGATIVE_INFINITY, NOON + renewalMarginMs, Number.POSITIVE_INFINITY]
           : [NOON - staleAfterMs, NOON, NOON + DAY];
         assert.deepEqual(bounds, expected);
-        yield* pages;
+        for (const page of pages) {
+          for (const { domain, lastUpdate } of page.records) versions.set(domain, lastUpdate);
+          yield page;
+        }
       })(),
-    prune: async (domain, usedBefore) => {
+    prune: async (domain, usedBefore, expected) => {
+      assert.equal(expected, versions.get(domain), 'the version that was scanned');
       assert.ok([NOON - TIMES.unusedAfterMs, NOON - 2 * DAY].includes(usedBefore));
-      const result = (await prune?.(domain, usedBefore)) ?? 'written';
+      const result = (await prune?.(domain, usedBefore, expected)) ?? 'written';
       if (result === 'written') pruned.push(domain);
       return result;
     },

@@ -274,11 +274,14 @@ test('no order of outcomes, copies, requests, prunes and clocks undoes newer wor
             }),
             prune: passed(async (...prune) => {
               const { before, result } = await changing(() => table.store.prune(...prune));
-              if (result === 'written') assert.ok(numberOf(before, 'LastUse') < NOW - DAY);
+              if (result === 'written') {
+                assert.ok(numberOf(before, 'LastUse') < NOW - DAY);
+                assert.equal(numberOf(before, 'LastUpdate'), prune[2], 'what was read, and nothing newer');
+              }
               return result;
             }),
           };
-          if (does === 'prune') return void (await store.prune(name, NOW - DAY));
+          if (does === 'prune') return void (await store.prune(name, NOW - DAY, version || NOW));
 
           const { refresher } = planned(t, {
             store,

@@ -72,7 +72,7 @@ const meanwhile: [what: string, does: (store: PolicyStore) => Promise<unknown>][
       ),
   ],
   ['removes the entry', (store) => store.write(A, { kind: 'remove' }, NOW - DAY)],
-  ['prunes the entry', (store) => store.prune(A, NOW)],
+  ['prunes the entry', (store) => store.prune(A, NOW, NOW - DAY)],
 ];
 for (const [would, policy, lookup, fetched] of plans) {
   for (const [what, does] of meanwhile) {

@@ -268,7 +268,7 @@ test('a use recorded since the read stays, and an entry deleted since is not cre
   const read: PolicyStore['read'] = async (names) => {
     const result = await store.read(names);
     assert.equal(await store.touch(domain('used.example'), NOW + 1, NOW), 'written');
-    assert.equal(await store.prune(domain('pruned.example'), NOW), 'written');
+    assert.equal(await store.prune(domain('pruned.example'), NOW, NOW - DAY), 'written');
     return result;
   };
   const { refresher } = planned(t, { store: { ...store, read } });
@@ -292,6 +292,24 @@ test('a long report leaves connections to others: 25 uses are read and written a
   const { refresher } = planned(t, { store: { ...table.store, touch } });
   assert.deepEqual((await ask([used(names)], refresher)).failed, []);
   assert.equal(most, 25);
+});
+
+test('a long report whose time is over is read no further, and comes again', async (t) => {
+  const table = await newTable();
+  const names = Array.from({ length: 70 }, (_, i) => `d${i}.example`);
+  const controller = new AbortController();
+  let reads = 0;
+  const read: PolicyStore['read'] = (domains) => {
+    reads++;
+    controller.abort(new Error('out of time'));
+    return table.store.read(domains);
+  };
+  const { refresher } = planned(t, { store: { ...table.store, read } });
+  const { telemetry } = recordingTelemetry();
+  const context = { refresher, admits: admitsAll, telemetry, signal: controller.signal };
+  const failed = await answerRequests([used(names)], context);
+  assert.deepEqual([...new Set(failed)], ['used']);
+  assert.equal(reads, 1);
 });
 
 test('1,000 names are a report, 1,001 are refused', async (t) => {

@@ -377,6 +377,11 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
         ['deletes an entry last used before', { ...INSERTED, LastUse: { N: String(T0 - 1) } }, true],
         ['leaves one used at that very time', INSERTED, false],
         ['leaves one used since', { ...INSERTED, LastUse: { N: String(T0 + 1) } }, false],
+        [
+          'leaves one that was updated since it was read',
+          { ...INSERTED, LastUse: { N: String(T0 - 1) }, LastUpdate: { N: String(T0 + 1) } },
+          false,
+        ],
         ['leaves one of whose use nothing is known', altered(INSERTED, { LastUse: undefined }), false],
         ['leaves one whose LastUse is no number', { ...INSERTED, LastUse: { S: '0' } }, false],
         ['creates nothing', undefined, false],
@@ -384,7 +389,7 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
       for (const [what, stored, pruned] of cases) {
         test(what, async () => {
           const { store, item } = await setUp({ items: stored ? [stored] : [] });
-          assert.equal(await store.prune(EXAMPLE, T0), pruned ? 'written' : 'conflict');
+          assert.equal(await store.prune(EXAMPLE, T0, T0), pruned ? 'written' : 'conflict');
           assert.deepEqual(await item(), pruned ? undefined : stored);
         });
       }
@@ -392,7 +397,7 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
       test('deletes nothing before -Infinity', async () => {
         const stored = { ...INSERTED, LastUse: { N: '-1e30' } };
         const { store, item } = await setUp({ items: [stored] });
-        assert.equal(await store.prune(EXAMPLE, Number.NEGATIVE_INFINITY), 'conflict');
+        assert.equal(await store.prune(EXAMPLE, Number.NEGATIVE_INFINITY, T0), 'conflict');
         assert.ok(await item());
       });
     });

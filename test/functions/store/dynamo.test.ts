@@ -245,7 +245,7 @@ test('a write that fails for any other reason than its condition rejects', async
   const fault = Object.assign(new Error('slow down'), { name: 'ThrottlingException' });
   await assert.rejects(failingWith(fault).write(domain('a.example'), change, 1), fault);
   await assert.rejects(failingWith(fault).write(domain('a.example'), { kind: 'remove' }, 1), fault);
-  await assert.rejects(failingWith(fault).prune(domain('a.example'), 1), fault);
+  await assert.rejects(failingWith(fault).prune(domain('a.example'), 1, 1), fault);
   await assert.rejects(failingWith(fault).touch(domain('a.example'), 2, 1), fault);
   assert.equal(await failingWith(conflict).admitDiscovery('a.example', 1, 0), false);
   await assert.rejects(failingWith(fault).admitDiscovery('a.example', 1, 0), fault);
