@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { getEventListeners, once } from 'node:events';
 import { existsSync, readdirSync, readlinkSync } from 'node:fs';
-import { connect } from 'node:net';
+import { connect, Socket, type TcpNetConnectOpts } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import tls from 'node:tls';
 import { isDeepStrictEqual } from 'node:util';
@@ -10,6 +10,20 @@ import { type Domain, parseDomain } from '../../../functions/mtasts/domain.ts';
 import type { Failure } from '../../../functions/mtasts/failure.ts';
 import { LIMITS, type Limits } from '../../../functions/mtasts/limits.ts';
 import { type Internet, startInternet } from '../../../infra/local/internet/internet.ts';
+
+/** Loopback; and where there is no route to, so that nothing is sent (see fetch.test.ts). */
+const HARMLESS = /^(?:127\.[\d.]+|::1|localhost|255\.255\.255\.255)$/;
+
+// Tests of what is connected to name public addresses, and keep watch over connections in their own ways. Should one of
+// these miss a connection, it is not made all the same.
+const connectSocket = Socket.prototype.connect;
+Socket.prototype.connect = function (this: Socket, ...args: [unknown]) {
+  // As net.connect passes it on, with a listener beside it.
+  const [options] = [args[0]].flat() as [Partial<TcpNetConnectOpts>];
+  const { host = 'localhost' } = options;
+  if (!HARMLESS.test(host)) throw new Error(`a test would have connected to ${host}`);
+  return Reflect.apply(connectSocket, this, args);
+};
 
 /** So generous that a busy machine meets them. A test that waits for a limit shortens that one. */
 export const PATIENT: Limits = {
