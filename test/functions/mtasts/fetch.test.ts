@@ -914,10 +914,10 @@ test('a connection that ends as the handshake does is not made again', async () 
   tls.setDefaultCACertificates([internet.ca]);
 });
 
-// A key update takes both ends ten times as long as a ticket.
+// As much as a busy machine makes in no time: a key update takes both ends ten times as long as a ticket.
 for (const [kind, connectionBytes] of [
-  ['session tickets', PATIENT.connectionBytes],
-  ['key updates', 200_000],
+  ['session tickets', 200_000],
+  ['key updates', 20_000],
 ] as const) {
   test(`${kind} without end are cut off`, async () => {
     const authority = await createAuthority();
