@@ -90,7 +90,7 @@ export async function runPlan({ kind, runId }: PlanEvent, planner: Planner): Pro
     summary.planned += tasks.length;
   };
 
-  /** False if the entry is still there: it was used just now, or the database failed. */
+  /** False if the entry is still there: it was used or updated just now, or the database failed. */
   const prune = async ({ domain, lastUpdate }: ScannedRecord, usedBefore: number): Promise<boolean> => {
     if (summary.pruneFailed >= MAX_FAILED_PRUNES) return false;
     try {
