@@ -1,0 +1,2 @@
+/** How the guard's report begins. */
+export const LEFT_OPEN = 'LEFT OPEN';
