@@ -1,22 +1,23 @@
 // The handlers as single files, as they are when deployed: what is killed has to start again, and that is three times as
 // fast. And what is being edited meanwhile makes no difference.
 
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { build, stop } from 'esbuild';
+import { makeFolder, type Scope } from '../resources.ts';
 
 const FUNCTIONS = join(import.meta.dirname, '../../functions');
 
 export interface Bundles {
   /** Of functions/<name>/handler.ts, or of another file that was given by this name. */
   readonly file: (name: string) => string;
-  remove(): Promise<void>;
 }
 
 /** @param others more modules that export `handler`, by name. */
-export async function bundleHandlers(others: Readonly<Record<string, string>> = {}): Promise<Bundles> {
-  const folder = await mkdtemp(join(tmpdir(), 'mta-sts-faults-'));
+export async function bundleHandlers(
+  scope: Scope,
+  others: Readonly<Record<string, string>> = {},
+): Promise<Bundles> {
+  const folder = await makeFolder(scope, 'faults');
   const names = ['plan', 'dispatch', 'refresh', 'request'];
   const handlers = Object.fromEntries(names.map((name) => [name, join(FUNCTIONS, name, 'handler.ts')]));
   // As serverless.yml has it done.
@@ -36,8 +37,5 @@ export async function bundleHandlers(others: Readonly<Record<string, string>> = 
   });
   // It keeps a process waiting for more.
   await stop();
-  return {
-    file: (name) => join(folder, `${name}.mjs`),
-    remove: () => rm(folder, { recursive: true, force: true }),
-  };
+  return { file: (name) => join(folder, `${name}.mjs`) };
 }

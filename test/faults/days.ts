@@ -5,6 +5,7 @@ import { type Internet, startInternet } from '../../infra/local/internet/interne
 import { seed as seedEntry } from '../../infra/local/seed.ts';
 import type { FunctionName } from '../../infra/local/stack.ts';
 import { seeded } from '../functions/dispatch/tasks.ts';
+import type { Scope } from '../resources.ts';
 import { bundleHandlers } from './bundles.ts';
 import { brokenAtTheEnd, isExplained } from './endings.ts';
 import { type DeadLetter, type FaultyStack, startFaultyStack } from './faulty-stack.ts';
@@ -70,9 +71,25 @@ const GARBAGE = '{"domain":';
 export async function live(options: Days, tell: (line: string) => void): Promise<Lived> {
   const began = Date.now();
   const before = openResources();
+  const { lived, openSockets } = await inPlace(options, tell);
+  const left = [...openResources()].filter(([what, count]) => count > (before.get(what) ?? 0));
+  if (openSockets > 0) left.push(['sockets of the internet', openSockets]);
+  const broken = left.map(([what, count]) => `left open: ${count} ${what}`);
+  return { ...lived, broken: [...lived.broken, ...broken], seconds: (Date.now() - began) / SECOND };
+}
+
+/** Everything is released at its end, in the order opposite to that in which it was opened. */
+async function inPlace(
+  options: Days,
+  tell: (line: string) => void,
+): Promise<{ lived: Lived; openSockets: number }> {
+  await using resources = new AsyncDisposableStack();
+  const scope: Scope = { after: (release) => resources.defer(async () => void (await release())) };
   const internet = await startInternet();
-  const bundles = await bundleHandlers();
+  scope.after(internet.close);
+  const bundles = await bundleHandlers(scope);
   const faulty = await startFaultyStack(
+    scope,
     { internet, bundles },
     {
       functions: ['plan', 'dispatch', 'refresh', 'request'],
@@ -83,18 +100,9 @@ export async function live(options: Days, tell: (line: string) => void): Promise
       visibilityTimeoutSeconds: 6,
     },
   );
-  let lived: Lived;
-  try {
-    lived = await liveThrough(options, { faulty, internet, tell });
-  } finally {
-    await faulty.close();
-    await internet.close();
-    await bundles.remove();
-  }
-  const left = [...openResources()].filter(([what, count]) => count > (before.get(what) ?? 0));
-  if (internet.openSockets() > 0) left.push(['sockets of the internet', internet.openSockets()]);
-  const broken = left.map(([what, count]) => `left open: ${count} ${what}`);
-  return { ...lived, broken: [...lived.broken, ...broken], seconds: (Date.now() - began) / SECOND };
+  const lived = await liveThrough(options, { faulty, internet, tell });
+  await resources.disposeAsync();
+  return { lived, openSockets: internet.openSockets() };
 }
 
 /** Processes, sockets and pipes, this process's own output among them. */

@@ -9,6 +9,7 @@ import { localClientConfig } from '../../infra/local/environment.ts';
 import type { Internet } from '../../infra/local/internet/internet.ts';
 import { createObserver, type LogEntry } from '../../infra/local/observer.ts';
 import { type FunctionName, type Stack, type StackOptions, startStack } from '../../infra/local/stack.ts';
+import type { Scope } from '../resources.ts';
 import type { Bundles } from './bundles.ts';
 import { createJournal, type Item, type Journal } from './journal.ts';
 import { createProxies, type Proxies } from './proxy.ts';
@@ -39,7 +40,6 @@ export interface FaultyStack {
   send(queue: 'refresh-queue' | 'request-queue', bodies: readonly string[]): Promise<void>;
   /** From now on. */
   deliver(how: Deliver): void;
-  close(): Promise<void>;
 }
 
 type Ours = 'between' | 'deliver' | 'caFile' | 'handlers' | 'onLine' | 'onError';
@@ -60,7 +60,9 @@ const NOTHING_TO_DO: Record<FunctionName, object> = {
 
 const ENTRIES_PER_CALL = 10;
 
+/** It is closed when the scope ends. */
 export async function startFaultyStack(
+  scope: Scope,
   { internet, bundles }: { internet: Internet; bundles: Bundles },
   { plan = 'plan', ...options }: FaultyOptions,
 ): Promise<FaultyStack> {
@@ -103,12 +105,14 @@ export async function startFaultyStack(
     },
     onError: (error) => errors.push(`event source: ${firstLine(error)}`),
   });
+  scope.after(() => stack.close());
   const TableName = stack.tableName;
   const client = new DynamoDBClient({
     ...CLIENT_OPTIONS,
     ...localClientConfig(reached),
     userAgentAppId: 'rival',
   });
+  scope.after(() => client.destroy());
   // Cold starts are not what this is about, and take long where many begin at once.
   await Promise.all(options.functions.map((name) => stack.functions[name].invoke(NOTHING_TO_DO[name])));
 
@@ -150,11 +154,6 @@ export async function startFaultyStack(
 
     deliver(how) {
       deliver = how;
-    },
-
-    async close() {
-      client.destroy();
-      await stack.close();
     },
   };
 }

@@ -12,6 +12,7 @@ import { encodeTask } from '../../functions/refresh/task.ts';
 import { type BehaviourName, behaviours, type Internet } from '../../infra/local/internet/internet.ts';
 import { seed } from '../../infra/local/seed.ts';
 import type { Stack } from '../../infra/local/stack.ts';
+import type { Scope } from '../resources.ts';
 import type { Bundles } from './bundles.ts';
 import {
   DEAD_LETTER_QUEUES,
@@ -97,7 +98,7 @@ export interface SceneOptions extends FaultyOptions {
 }
 
 /** For a run, and for all that comes again in it. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 100_000;
 
 const TICK_MS = 20;
 
@@ -106,11 +107,12 @@ const QUIET_TICKS = 40;
 
 /** @param label begins the names of its domains. */
 export async function startScene(
+  scope: Scope,
   world: { internet: Internet; bundles: Bundles },
   label: string,
   { asked = false, ...options }: SceneOptions,
 ): Promise<Scene> {
-  const faulty = await startFaultyStack(world, options);
+  const faulty = await startFaultyStack(scope, world, options);
   const { stack, store, journal, errors } = faulty;
   const TableName = stack.tableName;
   const residents = (asked ? ASKED : STALE).flatMap(({ due, behaviour, count, entry }) =>
