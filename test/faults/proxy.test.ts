@@ -13,6 +13,7 @@ import {
 import { SendMessageBatchCommand, SQSClient } from '@aws-sdk/client-sqs';
 import { localClientConfig } from '../../infra/local/environment.ts';
 import { listenOnLoopback } from '../../infra/local/loopback.ts';
+import { until } from '../resources.ts';
 import type { Json } from './call.ts';
 import type { Fault } from './fault.ts';
 import { createJournal } from './journal.ts';
@@ -66,13 +67,13 @@ async function start(t: TestContext, fault: Fault) {
   const killed: string[] = [];
   const proxies = createProxies(journal, async (process) => void killed.push(process));
   const dynamodb = await proxies.between('dynamodb', service.endpoint);
-  const sqs = await proxies.between('sqs', service.endpoint);
   t.after(dynamodb.close);
+  const sqs = await proxies.between('sqs', service.endpoint);
   t.after(sqs.close);
   const options = { maxAttempts: 1, userAgentAppId: 'refresh-7' };
   const database = new DynamoDBClient({ ...localClientConfig(dynamodb.endpoint), ...options });
-  const queues = new SQSClient({ ...localClientConfig(sqs.endpoint), ...options, md5: false });
   t.after(() => database.destroy());
+  const queues = new SQSClient({ ...localClientConfig(sqs.endpoint), ...options, md5: false });
   t.after(() => queues.destroy());
   const call = async (which: keyof typeof COMMANDS): Promise<Json> => {
     const command = COMMANDS[which];
@@ -173,14 +174,14 @@ test('an answer that stops half way comes to no end', async (t) => {
     () => 'answered',
     () => 'failed',
   );
+  await until(() => asked.length === 1, 'the service is asked');
   assert.equal(await Promise.race([answer, delay(200, 'nothing')]), 'nothing');
-  assert.equal(asked.length, 1);
 });
 
 test('a later call overtakes one that is held', async (t) => {
   const { asked, call, proxies } = await start(t, { kind: 'hold', passes: 1, atMostMs: 60_000 });
   const held = call('update');
-  while (proxies.busy === 0) await delay(5);
+  await until(() => proxies.busy > 0, 'the first call is held');
   await call('update');
   assert.equal(asked.length, 1);
   await held;

@@ -29,7 +29,7 @@ const KINDS: Readonly<Record<string, string>> = {
 };
 
 const FRAMES = 12;
-const MAX_REPORTED = 20;
+const MAX_PLACES = 20;
 
 interface Address {
   readonly address?: string;
@@ -111,18 +111,21 @@ function originOf({ resource, at }: Made): string[] {
 }
 
 function report(graceMs: number): string {
-  const alive = [...made.values()].filter(keepsAlive);
-  const lines = alive.slice(0, MAX_REPORTED).map((each) => {
+  const alive = [...made.values()].filter(keepsAlive).map((each) => {
     const resource = each.resource.deref();
     const where = resource === undefined ? '' : ends(resource);
-    return [
-      `  ${KINDS[each.type]}${where && ` ${where}`}, made`,
-      ...originOf(each).map((line) => `      ${line}`),
-    ].join('\n');
+    return { what: `${KINDS[each.type]}${where && ` ${where}`}`, origin: originOf(each).join('\n      ') };
   });
-  if (alive.length > MAX_REPORTED) lines.push(`  … and ${alive.length - MAX_REPORTED} more`);
+  const places = [...Map.groupBy(alive, ({ origin }) => origin)];
+  const lines = places.slice(0, MAX_PLACES).map(([origin, [first, ...rest]]) => {
+    const more = rest.length > 0 ? ` and ${rest.length} more` : '';
+    return `  ${first?.what}${more}, made\n      ${origin}`;
+  });
+  if (places.length > MAX_PLACES)
+    lines.push(`  … and others, made at ${places.length - MAX_PLACES} more places`);
   // Something that Node does not show by a handle: requests under way, native code.
-  if (alive.length === 0) lines.push(`  ${process.getActiveResourcesInfo().join(', ')}`);
+  if (alive.length === 0)
+    lines.push(`  ${process.getActiveResourcesInfo().join(', ') || 'nothing that Node knows of'}`);
   return [`${LEFT_OPEN} ${graceMs / 1_000} s after the last test of ${process.argv[1]}:`, ...lines].join(
     '\n',
   );
