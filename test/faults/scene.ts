@@ -137,6 +137,10 @@ export async function startScene(
   }
   const firsts = await faulty.items();
   let resets = 0;
+  let over = false;
+  scope.after(() => {
+    over = true;
+  });
 
   const tasks = (due: number) =>
     residents.filter(isStale).map(({ domain }) => {
@@ -176,7 +180,8 @@ export async function startScene(
     let received = journal.received;
     // Ticks and not milliseconds: those may pass while this process has no turn.
     let quiet = 0;
-    for (;;) {
+    // A row that has failed waits for nothing any more.
+    while (!over) {
       quiet = moves() || received !== journal.received ? 0 : quiet + 1;
       received = journal.received;
       if (quiet > 0 && (await isDrained(stack))) return;

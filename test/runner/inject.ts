@@ -24,7 +24,8 @@ const report = searchParams.get('report');
 
 const met = new Set<string>();
 const failed = new Set<string>();
-let sinceTestBegan = 0;
+/** Of the assertions since the last test began; none before the first. */
+let sinceTestBegan: number | undefined;
 
 function callSite(): string | undefined {
   const limit = Error.stackTraceLimit;
@@ -45,7 +46,7 @@ function replace(
   return (...values) => {
     const site = callSite();
     const chosen = place === null ? String(sinceTestBegan) === number : site === place;
-    sinceTestBegan += 1;
+    if (sinceTestBegan !== undefined) sinceTestBegan += 1;
     if (site !== undefined) met.add(site);
     if (!chosen) return original(...values);
     if (site !== undefined) failed.add(site);

@@ -73,8 +73,8 @@ let runs = 0;
 const sites = { met: new Set<string>(), failed: new Set<string>() };
 const bad: string[] = [];
 
-/** @returns whether anything failed. */
-async function tryOne(file: string, choice: Choice): Promise<boolean> {
+/** @returns the places that were met and that failed; undefined if the process did not come to its end. */
+async function tryOne(file: string, choice: Choice): Promise<Injection | undefined> {
   const { run, injection } = await inject(file, choice);
   runs += 1;
   for (const site of injection?.met ?? []) sites.met.add(site);
@@ -86,19 +86,21 @@ async function tryOne(file: string, choice: Choice): Promise<boolean> {
     bad.push(name);
     console.log(`✖ ${name}\n${fault}`);
   }
-  return (injection?.failed.length ?? 0) > 0 || fault !== undefined;
+  return injection;
 }
 
 async function tryAll(file: string): Promise<void> {
+  const met = new Set<string>();
   for (let number = 0; number < MAX_NUMBER; number += 1) {
-    if (!(await tryOne(file, { number }))) break;
+    const injection = await tryOne(file, { number });
+    for (const place of injection?.met ?? []) met.add(place);
+    if (injection?.failed.length === 0) break;
   }
-  const left = () =>
-    [...sites.met].find((site) => !sites.failed.has(site) && site.includes(relative(process.cwd(), file)));
-  for (let place = left(); place !== undefined; place = left()) {
-    await tryOne(file, { place });
-    // One that is met only sometimes is not waited for.
+  for (const place of met) {
+    if (sites.failed.has(place)) continue;
+    // Once is enough for what several files share, or for what is met only sometimes.
     sites.failed.add(place);
+    await tryOne(file, { place });
   }
   console.log(`  ${relative(process.cwd(), file)}`);
 }
