@@ -75,6 +75,11 @@ async function main(): Promise<number> {
   }
   if (keep) await keepRunning(running.stack);
   await running.close();
+  if (domains.length === 0 && !keep) {
+    console.log(
+      `  All of it, from the start to the end of its processes, took ${process.uptime().toFixed(0)} s.`,
+    );
+  }
   return status;
 }
 

@@ -37,6 +37,8 @@ type State =
   | 'failing'
   | 'unknown'
   | 'day-long'
+  /** It lives for half a day and ends within the hour: not stale for the daily run, but due for the renewal run. */
+  | 'ending'
   /** Its last fetch is eight days ago. */
   | 'old-proof';
 
@@ -66,9 +68,11 @@ const GROUPS: readonly Group[] = [
   { behaviour: 'nxdomain', count: 3, expected: 'kept' },
   { behaviour: 'servfail-all', count: 3, expected: 'kept', mode: 'none' },
   { behaviour: 'servfail-all', count: 2, expected: 'kept' },
-  { behaviour: 'no-answer', count: 1, expected: 'kept' },
+  // These two use up the limits of a lookup and of a fetch, 20 and 10 s. The renewal run begins with them at once;
+  // in the daily run their turn could be the last of the window.
+  { behaviour: 'no-answer', count: 1, expected: 'kept', state: 'ending' },
   { behaviour: 'host-down', count: 3, expected: 'kept' },
-  { behaviour: 'hang', count: 1, expected: 'kept' },
+  { behaviour: 'hang', count: 1, expected: 'kept', state: 'ending' },
   { behaviour: 'reset', count: 2, expected: 'kept' },
   { behaviour: 'wrong-certificate', count: 3, expected: 'kept' },
   { behaviour: 'expired-certificate', count: 3, expected: 'kept' },
@@ -89,21 +93,29 @@ const GROUPS: readonly Group[] = [
 
 /** Lifetimes as published in the wild, from a day to half a year. */
 const DAY_LONG = 86_400;
+const HALF_A_DAY = 43_200;
 const HALF_A_YEAR = 15_552_000;
 const LONGER = [604_800, 1_209_600, 2_592_000, HALF_A_YEAR];
 const MAX_AGES = [DAY_LONG, ...LONGER];
 
 function maxAges({ state, expected }: Group): readonly number[] {
   if (state === 'day-long') return [DAY_LONG];
+  if (state === 'ending') return [HALF_A_DAY];
   if (state === 'old-proof') return [HALF_A_YEAR];
   return expected === 'extended' ? LONGER : MAX_AGES;
 }
 
-export function populate(now: number): Resident[] {
-  return GROUPS.flatMap((group) => Array.from({ length: group.count }, (_, i) => resident(group, i, now)));
+/** How long ago the policies were updated that end within the hour. */
+const UPDATED_ENDING = 11.5 * HOUR;
+
+/** @param addresses of the policy hosts, which share them evenly. */
+export function populate(now: number, addresses: readonly string[] = ['127.0.0.1']): Resident[] {
+  return GROUPS.flatMap((group) => Array.from({ length: group.count }, (_, i) => [group, i] as const)).map(
+    ([group, i], index) => resident(group, i, now, addresses[index % addresses.length] as string),
+  );
 }
 
-function resident(group: Group, i: number, now: number): Resident {
+function resident(group: Group, i: number, now: number, address: string): Resident {
   const { behaviour, mode = 'enforce', state, expected } = group;
   const label = [behaviour, state, group.mode, i].filter((part) => part !== undefined).join('-');
   const domain = `${label}.test`;
@@ -111,11 +123,13 @@ function resident(group: Group, i: number, now: number): Resident {
   const maxAgeSeconds = lifetimes[i % lifetimes.length] ?? DAY_LONG;
   // What the healthy serve is what the table holds; those that change keep their own idea of a policy.
   const same: PolicyOptions =
-    behaviour === 'healthy' || behaviour === 'delegated' ? { mode, maxAgeSeconds } : { maxAgeSeconds };
+    behaviour === 'healthy' || behaviour === 'delegated'
+      ? { mode, maxAgeSeconds, address }
+      : { maxAgeSeconds, address };
   const site = behaviours[behaviour](domain, same);
   if (state === 'unknown') return { domain, site, seed: undefined, expected };
 
-  const updated = now - (state === 'fresh' ? HOUR : 16 * HOUR + (i % 8) * HOUR);
+  const updated = now - ageOf(state, i);
   const backoff = state === 'back-off' || state === 'back-off-unused';
   const seed: Seed = {
     domain,
@@ -133,6 +147,12 @@ function resident(group: Group, i: number, now: number): Resident {
       : {}),
   };
   return { domain, site, seed, expected };
+}
+
+function ageOf(state: State | undefined, i: number): number {
+  if (state === 'fresh') return HOUR;
+  if (state === 'ending') return UPDATED_ENDING;
+  return 16 * HOUR + (i % 8) * HOUR;
 }
 
 /** What became of a domain, as the table shows it. */

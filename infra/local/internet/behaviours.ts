@@ -9,6 +9,8 @@ export interface PolicyOptions {
   readonly mx?: readonly string[];
   /** A week by default. */
   readonly maxAgeSeconds?: number;
+  /** Of the policy host, on loopback; 127.0.0.1 by default. */
+  readonly address?: string;
 }
 
 interface SlowOptions extends PolicyOptions {
@@ -33,7 +35,7 @@ export function policyText(domain: string, options: PolicyOptions = {}): string 
 function sound(domain: string, options: PolicyOptions, id = 'id1'): Required<Site> {
   return {
     record: { txt: [[`v=STSv1; id=${options.id ?? id};`]] },
-    host: { a: ['127.0.0.1'] },
+    host: { a: [options.address ?? '127.0.0.1'] },
     https: { policy: { body: policyText(domain, options) } },
   };
 }

@@ -50,6 +50,8 @@ export interface Internet {
   /** `127.0.0.1:<port>`, UDP and TCP. */
   readonly dnsServer: string;
   readonly policyHostPort: number;
+  /** The policy hosts are reached at each of them, whatever their names say. */
+  readonly policyHostAddresses: readonly string[];
   /** The root of trust as PEM, and a file of it that lives until `close`. */
   readonly ca: string;
   readonly caFile: string;
@@ -99,7 +101,7 @@ export async function startInternet(options: InternetOptions = {}): Promise<Inte
   };
 
   const dns = await startDns(ask, { port: options.dnsPort ?? 0, tcp: options.dnsOverTcp ?? true });
-  const { policyHostPort = 0, policyHostAddresses } = options;
+  const { policyHostPort = 0, policyHostAddresses = ['127.0.0.1'] } = options;
   const hosts = await startPolicyHosts(visits, policyHostPort, policyHostAddresses).catch(async (error) => {
     await dns.close();
     throw error;
@@ -111,6 +113,7 @@ export async function startInternet(options: InternetOptions = {}): Promise<Inte
   return {
     dnsServer: `127.0.0.1:${dns.port}`,
     policyHostPort: hosts.port,
+    policyHostAddresses,
     ca: hosts.ca,
     caFile,
     set(domain, does) {
