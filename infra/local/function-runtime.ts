@@ -5,7 +5,7 @@ import { enableCompileCache } from 'node:module';
 import { pathToFileURL } from 'node:url';
 import type { Context } from 'aws-lambda';
 
-// Each process of each function loads the same modules; so they are compiled once, which halves a cold start.
+// Each process of each function loads the same modules; so they are compiled once, which saves a quarter of a cold start.
 enableCompileCache();
 
 export interface Invocation {
