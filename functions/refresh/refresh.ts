@@ -68,6 +68,8 @@ export async function refreshDomain(
   const outOfTime = new AbortController();
   // AbortSignal.timeout would leave its timer behind for the rest of the minute.
   const timer = setTimeout(() => outOfTime.abort(), limits.domainMs);
+  // The end of the batch is the end of the minute too, also where work does not notice it.
+  signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
   const patience = AbortSignal.any([outOfTime.signal, signal]);
 
   let decision: Decision;

@@ -1,5 +1,6 @@
 // `npm test`: the command line of the runner.
 
+import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { testsAt, UsageError } from './files.ts';
 import { runTests } from './run.ts';
@@ -8,7 +9,7 @@ const HELP = `Usage: npm test                            all tests
        npm test -- FILE|FOLDER [...]       these, or those below these folders
 
 Options (after \`npm test --\`):
-  --concurrency N     files at a time (3)
+  --concurrency N     files at a time (one more than there are processors, at most 6)
   --test-limit S      seconds for one test (120)
   --file-limit S      seconds for one file (240)
   --run-limit S       seconds for all of it (570)
@@ -27,7 +28,7 @@ function readCommandLine() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
-      concurrency: { type: 'string', default: '3' },
+      concurrency: { type: 'string', default: String(Math.min(availableParallelism() + 1, 6)) },
       'test-limit': { type: 'string', default: '120' },
       'file-limit': { type: 'string', default: '240' },
       'run-limit': { type: 'string', default: '570' },
