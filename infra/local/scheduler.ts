@@ -41,6 +41,10 @@ export interface SchedulerOptions {
   readonly latenessMs?: number;
   readonly retryDelayMs?: number;
   readonly random?: () => number;
+  /** Epoch milliseconds; the system's clock by default. */
+  readonly now?: () => number;
+  /** By that clock. Rejects if `signal` comes first. */
+  readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
 }
 
 interface PendingSchedule {
@@ -185,16 +189,17 @@ async function readBody(request: IncomingMessage): Promise<Json> {
 
 /** Starts the stand-in on a free port of 127.0.0.1. */
 export async function startScheduler(options: SchedulerOptions): Promise<LocalScheduler> {
-  const { latenessMs = 0, retryDelayMs = 200, random = Math.random } = options;
+  const { latenessMs = 0, retryDelayMs = 200, random = Math.random, now = Date.now } = options;
+  const { sleep = (ms, signal) => delay(ms, undefined, { signal }) } = options;
   const schedules = new Map<string, Schedule>();
   const waiting = () => [...schedules.values()].filter((schedule) => !schedule.done);
 
   async function fire(schedule: Schedule): Promise<void> {
     const { signal } = schedule.cancel;
     // A time in the past fires at once, not late.
-    const time = schedule.at + (schedule.at > Date.now() ? Math.floor(random() * latenessMs) : 0);
-    for (let left = time - Date.now(); left > 0; left = time - Date.now()) {
-      await delay(Math.min(left, MAX_TIMER_MS), undefined, { signal });
+    const time = schedule.at + (schedule.at > now() ? Math.floor(random() * latenessMs) : 0);
+    for (let left = time - now(); left > 0; left = time - now()) {
+      await sleep(Math.min(left, MAX_TIMER_MS), signal);
     }
     await deliver(schedule);
     schedule.done = true;
@@ -203,12 +208,12 @@ export async function startScheduler(options: SchedulerOptions): Promise<LocalSc
   }
 
   async function deliver(schedule: Schedule): Promise<void> {
-    const started = Date.now();
+    const started = now();
     for (let attempt = 1; ; attempt++) {
       try {
         return await options.target(schedule.targetArn, schedule.input);
       } catch (error) {
-        const tooOld = Date.now() + retryDelayMs - started > schedule.maximumAgeMs;
+        const tooOld = now() + retryDelayMs - started > schedule.maximumAgeMs;
         if (tooOld || attempt === schedule.maximumAttempts) {
           if (schedule.deadLetterArn === undefined) return;
           return await options.deadLetter?.(schedule.deadLetterArn, schedule.input, {
@@ -221,7 +226,7 @@ export async function startScheduler(options: SchedulerOptions): Promise<LocalSc
           });
         }
       }
-      await delay(retryDelayMs, undefined, { signal: schedule.cancel.signal });
+      await sleep(retryDelayMs, schedule.cancel.signal);
     }
   }
 

@@ -8,6 +8,7 @@ import {
   type FunctionOptions,
   LocalFunction,
 } from '../../../infra/local/function.ts';
+import { until } from '../../resources.ts';
 
 const fixture = (name: string) => join(import.meta.dirname, 'fixtures', name);
 
@@ -22,7 +23,7 @@ function create(t: TestContext, options: Partial<FunctionOptions> = {}): LocalFu
     name: 'probe',
     handler: fixture('probe.ts'),
     endpoints,
-    timeoutSeconds: 10,
+    timeoutSeconds: 600,
     concurrency: 1,
     retryDelayMs: 10,
     ...options,
@@ -41,7 +42,7 @@ test('a handler gets its event and a context like that of Lambda', async (t) => 
   assert.equal(context.invokedFunctionArn, 'arn:aws:lambda:us-east-1:000000000000:function:probe');
   assert.equal(context.memoryLimitInMB, '256');
   assert.match(String(context.awsRequestId), /^[0-9a-f-]{36}$/);
-  assert.ok(Number(context.remaining) > 9_000 && Number(context.remaining) <= 10_000);
+  assert.ok(Number(context.remaining) > 500_000 && Number(context.remaining) <= 600_000);
   assert.equal(context.invocations, 3, 'the process stays warm');
   assert.notEqual(context.pid, process.pid);
 });
@@ -76,7 +77,9 @@ test('a handler that is too slow is killed, even in an endless loop', async (t) 
   const local = create(t, { timeoutSeconds: 0.3 });
   const expected = { errorType: 'Sandbox.Timedout', message: 'Task timed out after 0.3 seconds' };
   await assert.rejects(local.invoke({ do: 'spin' }), expected);
-  assert.equal(await local.invoke({ do: 'echo', value: 1 }), 1, 'the next one gets a new process');
+  // It has no more time than the one before, which a busy machine may use up.
+  const next = () => local.invoke({ do: 'echo', value: 1 }).catch(() => undefined);
+  assert.equal(await until(next, 'the next one gets a new process'), 1);
 });
 
 test('a process that ends fails its invocation, with its last lines delivered', async (t) => {
@@ -139,7 +142,7 @@ test('an asynchronous invocation is retried, then handed to the on-failure desti
 
 test('a process can be killed by its name, which its requests carry', async (t) => {
   const local = create(t, { concurrency: 2 });
-  const sleeping = local.invoke({ do: 'sleep', milliseconds: 60_000 });
+  const sleeping = local.invoke({ do: 'sleep', milliseconds: 3_600_000 });
   const killed = assert.rejects(sleeping, { errorType: 'Runtime.ExitError', message: /SIGKILL/ });
   const { AWS_SDK_UA_APP_ID: other } = (await local.invoke({ do: 'environment' })) as Record<string, string>;
   assert.deepEqual([other, local.processes], ['probe-2', ['probe-1', 'probe-2']]);

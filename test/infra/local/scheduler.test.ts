@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import {
   ConflictException,
   CreateScheduleCommand,
@@ -16,6 +15,7 @@ import {
 } from '@aws-sdk/client-scheduler';
 import { localClientConfig } from '../../../infra/local/environment.ts';
 import { type SchedulerOptions, startScheduler } from '../../../infra/local/scheduler.ts';
+import { until } from '../../resources.ts';
 
 const TARGET = {
   Arn: 'arn:aws:lambda:us-east-1:000000000000:function:dispatch',
@@ -28,12 +28,11 @@ const PAST = 'at(2020-01-01T00:00:00)';
 interface Delivery {
   readonly arn: string;
   readonly input: string;
-  readonly at: number;
 }
 
 async function start(t: TestContext, options: Partial<SchedulerOptions> = {}) {
   const deliveries: Delivery[] = [];
-  const target = (arn: string, input: string) => void deliveries.push({ arn, input, at: Date.now() });
+  const target = (arn: string, input: string) => void deliveries.push({ arn, input });
   const scheduler = await startScheduler({ groups: ['waves'], target, retryDelayMs: 5, ...options });
   const client = new SchedulerClient({ ...localClientConfig(scheduler.endpoint), maxAttempts: 1 });
   t.after(async () => {
@@ -55,39 +54,49 @@ async function start(t: TestContext, options: Partial<SchedulerOptions> = {}) {
   return { scheduler, client, create, deliveries };
 }
 
-async function until(condition: () => boolean): Promise<void> {
-  const end = Date.now() + 5_000;
-  while (!condition()) {
-    assert.ok(Date.now() < end, 'waited too long');
-    await delay(5);
-  }
-}
-
 const atSecond = (epoch: number) => `at(${new Date(epoch).toISOString().slice(0, 19)})`;
 
 test('a schedule fires after its time, at most the lateness later, and is deleted', async (t) => {
-  const { scheduler, create, deliveries } = await start(t, { latenessMs: 400, random: () => 0.999 });
-  const at = Math.ceil((Date.now() + 200) / 1_000) * 1_000;
+  const at = Date.UTC(2030, 0, 1);
+  let now = at - 1_500;
+  const slept: number[] = [];
+  let wake = () => {};
+  const { scheduler, create, deliveries } = await start(t, {
+    latenessMs: 400,
+    random: () => 0.999,
+    now: () => now,
+    sleep: (ms) => {
+      slept.push(ms);
+      return new Promise((resolve) => {
+        wake = resolve;
+      });
+    },
+  });
   const { ScheduleArn } = await create({ ScheduleExpression: atSecond(at) });
   assert.equal(ScheduleArn, 'arn:aws:scheduler:us-east-1:000000000000:schedule/waves/wave-1');
   assert.deepEqual(scheduler.list(), [
     { name: 'wave-1', groupName: 'waves', at, targetArn: TARGET.Arn, input: TARGET.Input },
   ]);
-  await until(() => scheduler.pending() === 0);
-  const [delivery, ...more] = deliveries;
-  assert.ok(delivery && more.length === 0);
-  assert.deepEqual([delivery.arn, delivery.input], [TARGET.Arn, TARGET.Input]);
-  assert.ok(
-    delivery.at >= at + 390 && delivery.at < at + 1_000,
-    `fired ${delivery.at - at} ms after its time`,
-  );
+  // A timer that is early by one millisecond, as those of Node can be.
+  now = at + 398;
+  wake();
+  await until(() => slept.length === 2, 'it sleeps again');
+  assert.deepEqual(slept, [1_500 + 399, 1]);
+  assert.deepEqual(deliveries, []);
+  now = at + 399;
+  wake();
+  await until(() => scheduler.pending() === 0, 'all schedules have fired');
+  assert.deepEqual(deliveries, [{ arn: TARGET.Arn, input: TARGET.Input }]);
 });
 
 test('a schedule in the past fires at once; deletion follows ActionAfterCompletion', async (t) => {
-  const { scheduler, client, create, deliveries } = await start(t, { latenessMs: 60_000 });
+  const { scheduler, client, create, deliveries } = await start(t, {
+    latenessMs: 3_600_000,
+    random: () => 0.999,
+  });
   await create({ ScheduleExpression: PAST });
   await create({ Name: 'kept', ScheduleExpression: PAST, ActionAfterCompletion: 'NONE' });
-  await until(() => scheduler.pending() === 0);
+  await until(() => scheduler.pending() === 0, 'all schedules have fired');
   assert.equal(deliveries.length, 2);
   const get = (Name: string) => client.send(new GetScheduleCommand({ Name, GroupName: 'waves' }));
   await assert.rejects(get('wave-1'), ResourceNotFoundException);
@@ -195,7 +204,7 @@ test('a delivery that fails is retried, then given to the dead-letter queue', as
     ScheduleExpression: atSecond(Date.now()),
     Target: { ...TARGET, RetryPolicy: { MaximumRetryAttempts: 2 }, DeadLetterConfig: { Arn: queue } },
   });
-  await until(() => scheduler.pending() === 0);
+  await until(() => scheduler.pending() === 0, 'all schedules have fired');
   assert.equal(attempts, 3);
   const [[arn, input, attributes] = [], ...more] = dead;
   assert.deepEqual([arn, input, more.length], [queue, TARGET.Input, 0]);
