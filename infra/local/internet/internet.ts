@@ -110,6 +110,7 @@ export async function startInternet(options: InternetOptions = {}): Promise<Inte
   const caFile = join(folder, 'root.pem');
   await writeFile(caFile, hosts.ca);
 
+  let closing: Promise<unknown> | undefined;
   return {
     dnsServer: `127.0.0.1:${dns.port}`,
     policyHostPort: hosts.port,
@@ -127,7 +128,9 @@ export async function startInternet(options: InternetOptions = {}): Promise<Inte
     openSockets: () => dns.openSockets() + hosts.openSockets(),
     mostAtOnce: hosts.mostAtOnce,
     async close() {
-      await Promise.all([dns.close(), hosts.close(), rm(folder, { recursive: true, force: true })]);
+      // Once is enough, also for a test that closes it and has it closed at its end.
+      closing ??= Promise.all([dns.close(), hosts.close(), rm(folder, { recursive: true, force: true })]);
+      await closing;
     },
   };
 }

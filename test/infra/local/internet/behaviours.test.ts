@@ -3,7 +3,8 @@ import { after, before, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { type BehaviourName, behaviours, policyText } from '../../../../infra/local/internet/behaviours.ts';
 import { type Internet, startInternet } from '../../../../infra/local/internet/internet.ts';
-import { codeOf, get, resolverOf } from './observe.ts';
+import { HANG_MS } from '../../../resources.ts';
+import { codeOf, get, leave, resolverOf } from './observe.ts';
 
 let internet: Internet;
 before(async () => {
@@ -19,8 +20,8 @@ interface Sight {
 }
 
 /** What a sender gets to see that asks as RFC 8461 says, but judges nothing. */
-async function look(domain: string): Promise<Sight> {
-  const resolver = resolverOf(internet, 100);
+async function look(domain: string, behaviour?: BehaviourName): Promise<Sight> {
+  const resolver = resolverOf(internet, behaviour === 'no-answer' ? 100 : HANG_MS);
   const record = resolver
     .resolveTxt(`_mta-sts.${domain}`)
     .then((records) => records.map((strings) => strings.join('')), codeOf);
@@ -29,7 +30,11 @@ async function look(domain: string): Promise<Sight> {
     resolver.resolve6(`mta-sts.${domain}`),
   ]).catch((error) => Promise.reject(error.errors[0]));
   const policy = addresses.then(async ([address]) => {
-    const answer = await get(internet, domain, { host: address, signal: AbortSignal.timeout(300) });
+    const answer =
+      behaviour === 'hang'
+        ? await leave(internet, domain, 'request', 100)
+        : await get(internet, domain, { host: address });
+    if (typeof answer === 'string') return answer;
     const { 'content-type': type, 'content-encoding': coding, location } = answer.headers;
     if (answer.status !== 200) return [answer.status, location].join(' ').trim();
     if (coding) return `${coding} of ${gunzipSync(Buffer.from(answer.body, 'latin1'))}`;
@@ -85,7 +90,7 @@ const promises: Record<BehaviourName, Sight> = {
 for (const [name, promise] of Object.entries(promises) as [BehaviourName, Sight][]) {
   test(`${name} keeps its promise`, async () => {
     internet.set(domain, name === 'slow' ? behaviours.slow(domain, { delayMs: 50 }) : name);
-    assert.deepEqual(await look(domain), promise);
+    assert.deepEqual(await look(domain, name), promise);
   });
 }
 

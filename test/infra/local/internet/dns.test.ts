@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { createSocket } from 'node:dgram';
+import { createSocket, type Socket as UdpSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { connect } from 'node:net';
-import { after, before, test } from 'node:test';
+import { connect, type Socket } from 'node:net';
+import { after, afterEach, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { decode, encode, type Packet, type RecordType, streamDecode, streamEncode } from 'dns-packet';
 import { type Internet, startInternet } from '../../../../infra/local/internet/internet.ts';
@@ -19,6 +19,27 @@ before(async () => {
 });
 after(() => internet.close());
 
+const udpSockets = new Set<UdpSocket>();
+const tcpSockets = new Set<Socket>();
+afterEach(() => {
+  for (const socket of udpSockets) socket.close();
+  for (const socket of tcpSockets) socket.destroy();
+  udpSockets.clear();
+  tcpSockets.clear();
+});
+
+function openUdp(): UdpSocket {
+  const socket = createSocket('udp4');
+  udpSockets.add(socket);
+  return socket;
+}
+
+function openTcp(to = port): Socket {
+  const socket = connect(to, '127.0.0.1');
+  tcpSockets.add(socket);
+  return socket;
+}
+
 function question(asked: string, type: RecordType, udpPayloadSize?: number): Packet {
   const opt = { name: '.', type: 'OPT', udpPayloadSize, extendedRcode: 0, ednsVersion: 0, flags: 0 } as const;
   return {
@@ -29,20 +50,22 @@ function question(asked: string, type: RecordType, udpPayloadSize?: number): Pac
   };
 }
 
-/** Sends over UDP, and gives the first `count` messages that come back. */
-async function overUdp(message: Buffer, count = 1): Promise<Buffer[]> {
-  const socket = createSocket('udp4');
-  const received: Buffer[] = [];
-  try {
-    socket.send(message, port, '127.0.0.1');
-    while (received.length < count) {
-      const [bytes] = await once(socket, 'message', { signal: AbortSignal.timeout(1000) });
-      received.push(bytes);
-    }
-    return received;
-  } finally {
-    socket.close();
-  }
+/** Sends over UDP from one port, and gives the first `count` messages that come back there, with the ports they are from. */
+async function overUdp(
+  messages: Buffer | readonly Buffer[],
+  count = 1,
+): Promise<{ bytes: Buffer; from: number }[]> {
+  const socket = openUdp();
+  const received: { bytes: Buffer; from: number }[] = [];
+  const all = new Promise<void>((resolve) => {
+    socket.on('message', (bytes, { port: from }) => {
+      received.push({ bytes, from });
+      if (received.length === count) resolve();
+    });
+  });
+  for (const message of [messages].flat()) socket.send(message, port, '127.0.0.1');
+  await all;
+  return received;
 }
 
 /** Everything that comes back over TCP until the other end closes, or until there are so many bytes. */
@@ -50,7 +73,7 @@ async function rawOverTcp(
   query: Packet,
   enough = Number.POSITIVE_INFINITY,
 ): Promise<{ bytes: Buffer; end: string }> {
-  const socket = connect(port, '127.0.0.1');
+  const socket = openTcp();
   socket.write(streamEncode(query));
   let bytes = Buffer.alloc(0);
   try {
@@ -65,8 +88,8 @@ async function rawOverTcp(
 }
 
 async function askRaw(query: Packet): Promise<Buffer> {
-  const [bytes = Buffer.alloc(0)] = await overUdp(encode(query));
-  return bytes;
+  const [answer] = await overUdp(encode(query));
+  return answer?.bytes ?? Buffer.alloc(0);
 }
 
 async function ask(query: Packet) {
@@ -75,7 +98,7 @@ async function ask(query: Packet) {
 }
 
 async function askOverTcp(query: Packet): Promise<Packet> {
-  const socket = connect(port, '127.0.0.1');
+  const socket = openTcp();
   // in two pieces, as TCP may deliver it
   const message = streamEncode(query);
   socket.write(message.subarray(0, 5));
@@ -138,16 +161,9 @@ test('forged messages come first, and from another port', async () => {
   internet.set(domain, {
     record: { txt: [['truth']], forge: (reply) => [{ ...reply, answers: [] }, Buffer.from('noise')] },
   });
-  const socket = createSocket('udp4');
-  socket.send(encode(question(name, 'TXT')), port, '127.0.0.1');
-  const ports: number[] = [];
-  while (ports.length < 3) {
-    const [, from] = await once(socket, 'message', { signal: AbortSignal.timeout(1000) });
-    ports.push(from.port);
-  }
-  socket.close();
+  const messages = await overUdp(encode(question(name, 'TXT')), 3);
   assert.deepEqual(
-    ports.map((from) => from === port),
+    messages.map(({ from }) => from === port),
     [false, false, true],
   );
   assert.equal((await askOverTcp(question(name, 'TXT'))).answers?.length, 1);
@@ -173,16 +189,13 @@ test('over TCP: a false length, a part, pieces, and the end', async () => {
   assert.ok(performance.now() - start >= 20 * Math.ceil(whole.length / 20) - 5);
 });
 
-test('it may be there over UDP only', async () => {
+test('it may be there over UDP only', async (t) => {
   const udpOnly = await startInternet({ dnsOverTcp: false });
-  try {
-    udpOnly.set(domain, { record: { txt: [['x']] } });
-    assert.deepEqual(await resolverOf(udpOnly).resolveTxt(name), [['x']]);
-    const socket = connect(Number(udpOnly.dnsServer.split(':')[1]), '127.0.0.1');
-    await assert.rejects(once(socket, 'connect'), { code: 'ECONNREFUSED' });
-  } finally {
-    await udpOnly.close();
-  }
+  t.after(() => udpOnly.close());
+  udpOnly.set(domain, { record: { txt: [['x']] } });
+  assert.deepEqual(await resolverOf(udpOnly).resolveTxt(name), [['x']]);
+  const socket = openTcp(Number(udpOnly.dnsServer.split(':')[1]));
+  await assert.rejects(once(socket, 'connect'), { code: 'ECONNREFUSED' });
 });
 
 test('names are found in any case, and answered as asked', async () => {
@@ -308,7 +321,10 @@ test('the raw hook sends anything, also by transport', async () => {
   });
   const messages = await overUdp(encode(question(name, 'TXT')), 3);
   const noise = messages.pop();
-  assert.deepEqual([...messages.map((bytes) => decode(bytes).id), `${noise}`], [4712, 4711, 'noise']);
+  assert.deepEqual(
+    [...messages.map(({ bytes }) => decode(bytes).id), `${noise?.bytes}`],
+    [4712, 4711, 'noise'],
+  );
   assert.deepEqual(
     await resolverOf(internet).resolveTxt(name),
     [['truth']],
@@ -323,15 +339,9 @@ test('noise and answers are not answered, and do no harm', async () => {
     Buffer.from('noise'),
     encode({ ...question(name, 'TXT'), type: 'response' }),
   ];
-  for (const bytes of [...noise, encode({ type: 'query', id: 1 })]) {
-    await assert.rejects(
-      async () => {
-        const socket = createSocket('udp4');
-        socket.send(bytes, port, '127.0.0.1');
-        await once(socket, 'message', { signal: AbortSignal.timeout(30) }).finally(() => socket.close());
-      },
-      { name: 'AbortError' },
-    );
-  }
+  // An answer to any of them would come before the answer to the question.
+  const sent = [...noise, encode({ type: 'query', id: 1 }), encode(question(name, 'TXT'))];
+  const [first] = await overUdp(sent);
+  assert.deepEqual(decode(first?.bytes ?? Buffer.alloc(0)).id, 4711);
   assert.deepEqual(await resolverOf(internet).resolveTxt(name), [['v=STSv1; id=id1;']]);
 });

@@ -1,10 +1,12 @@
 import { Resolver } from 'node:dns/promises';
 import { once } from 'node:events';
 import { type RequestOptions, request } from 'node:https';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Internet } from '../../../../infra/local/internet/internet.ts';
+import { HANG_MS, until } from '../../../resources.ts';
 
-/** A stub resolver that asks the programmable internet, once and not for long. */
-export function resolverOf(internet: Internet, timeout = 1000, tries = 1): Resolver {
+/** A stub resolver that asks the programmable internet, once. Only what never answers needs a shorter `timeout`. */
+export function resolverOf(internet: Internet, timeout = HANG_MS, tries = 1): Resolver {
   const resolver = new Resolver({ timeout, tries });
   resolver.setServers([internet.dnsServer]);
   return resolver;
@@ -33,6 +35,29 @@ export async function get(internet: Internet, domain: string, options: RequestOp
   response.setEncoding('latin1');
   const body = (await response.toArray()).join('');
   return { status: response.statusCode, headers: response.headers, body };
+}
+
+/**
+ * Asks a policy host that never answers in full, and leaves `afterMs` after `kind` was seen there.
+ * @returns the answer that there should not be, or the error; ABORT_ERR if there was nothing until the client left.
+ */
+export async function leave(
+  internet: Internet,
+  domain: string,
+  kind: 'connection' | 'request',
+  afterMs: number,
+): Promise<Answer | string> {
+  const leaving = new AbortController();
+  const count = () => internet.traffic.events().filter((event) => event.kind === kind).length;
+  const before = count();
+  const asked = get(internet, domain, { signal: leaving.signal }).catch(codeOf);
+  try {
+    await until(() => count() > before, `a ${kind} of ${domain}`);
+    await delay(afterMs);
+  } finally {
+    leaving.abort();
+  }
+  return asked;
 }
 
 export function codeOf(error: unknown): string {
