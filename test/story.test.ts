@@ -1,4 +1,4 @@
 import { test } from 'node:test';
 import { tellStory } from './story.ts';
 
-test('one daily run over a table with a policy in every state', { timeout: 60_000 }, () => tellStory());
+test('one daily run over a table with a policy in every state', (t) => tellStory(t));

@@ -40,6 +40,21 @@ export interface Packaged {
   readonly output: string;
 }
 
+/**
+ * The stage's parameters, by name, and their defaults, as they stand in serverless.yml: osls takes seconds to read them.
+ * That it reads the same is a test of the template.
+ */
+export async function readDefaults(): Promise<Readonly<Record<string, string | number>>> {
+  const text = await readFile(join(ROOT, 'serverless.yml'), 'utf8');
+  const [, block = ''] = /^params:\n {2}default:\n((?: {4}.*\n)+)/m.exec(text) ?? [];
+  return Object.fromEntries(
+    [...block.matchAll(/^ {4}(\w+): (?:(\d+)|'(.*)'|(.*))$/gm)].map(([, name, digits, quoted, plain]) => [
+      name,
+      digits === undefined ? (quoted ?? plain) : Number(digits),
+    ]),
+  );
+}
+
 const folders: string[] = [];
 
 /** @returns the copy's folder, below `home`. */
@@ -71,7 +86,7 @@ export async function packageService(...options: string[]): Promise<Packaged> {
   return { folder, template, parameters, output: stdout + stderr };
 }
 
-/** Call it when the packages are not needed any more. */
+/** Removes all packages so far. Register it before the first is made: also one that fails leaves a folder. */
 export async function removePackages(): Promise<void> {
   await Promise.all(folders.splice(0).map((folder) => rm(folder, { recursive: true, force: true })));
 }

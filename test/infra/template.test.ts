@@ -1,7 +1,9 @@
-// What CloudFormation is given: the packaged template, with the promises that the README makes for it.
+// What CloudFormation is given: the packaged template, with the promises that the README makes for it. And what is
+// uploaded, which is not the sources but bundles made of them: they tell the story too, so that a fault of bundling
+// cannot hide. All of it is here, since each packaging takes seconds.
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import AdmZip from 'adm-zip';
@@ -14,7 +16,9 @@ import {
   requestEnvironment,
 } from '../../functions/runtime/env.ts';
 import { METRIC_NAMES } from '../../functions/runtime/telemetry.ts';
-import { type Json, packageService, removePackages } from './packaging.ts';
+import { makeFolder } from '../resources.ts';
+import { tellStory } from '../story.ts';
+import { type Json, packageService, readDefaults, removePackages } from './packaging.ts';
 
 const ROOT = join(import.meta.dirname, '../..');
 
@@ -47,6 +51,7 @@ const PARAMETERS = {
   alarmDiscoveredPercent: 45,
 };
 
+after(removePackages);
 const [dev, prod] = await Promise.all([
   packageService(),
   packageService(
@@ -54,7 +59,10 @@ const [dev, prod] = await Promise.all([
     ...Object.entries(PARAMETERS).flatMap(([name, value]) => ['--param', `${name}=${value}`]),
   ),
 ]);
-after(removePackages);
+
+test('the defaults are those that other tests read in serverless.yml', async () => {
+  assert.deepEqual(dev.parameters, await readDefaults());
+});
 
 const { template } = dev;
 const { Resources } = template;
@@ -676,11 +684,43 @@ test('queries ask for fields that are logged', async () => {
 
 // What is uploaded
 
+const BUNDLES = ['plan', 'dispatch', 'refresh', 'request'] as const;
+
+test('osls says how large the bundles are', () => {
+  for (const name of BUNDLES) {
+    const line = new RegExp(`^${name}: (\\d+) kB of code, \\d+ kB of source map, \\d+ kB to upload$`, 'm');
+    const [, code] = line.exec(dev.output) ?? [];
+    assert.ok(Number(code) > 100 && Number(code) < 2_000, dev.output);
+  }
+});
+
+test('each package holds its own bundle and source map, and nothing else', async () => {
+  const packages = (await readdir(dev.folder)).filter((name) => name.endsWith('.zip'));
+  assert.deepEqual(packages.sort(), BUNDLES.map((name) => `${name}.zip`).sort());
+  for (const name of BUNDLES) {
+    const entries = new AdmZip(join(dev.folder, `${name}.zip`)).getEntries();
+    const bundle = `functions/${name}/handler.mjs`;
+    assert.deepEqual(entries.map((entry) => entry.entryName).sort(), [bundle, `${bundle}.map`]);
+  }
+});
+
+test('the packaged bundles tell the story', async (t) => {
+  const unpacked = await makeFolder(t, 'bundles');
+  const handlers = Object.fromEntries(
+    BUNDLES.map((name) => {
+      const target = join(unpacked, name);
+      new AdmZip(join(dev.folder, `${name}.zip`)).extractAllTo(target);
+      return [name, join(target, 'functions', name, 'handler.mjs')];
+    }),
+  ) as Record<(typeof BUNDLES)[number], string>;
+  await tellStory(t, handlers);
+});
+
 test('the bundles hold nothing of development dependencies', async () => {
   const lock: { packages: Record<string, { dev?: boolean }> } = JSON.parse(
     await readFile(join(ROOT, 'package-lock.json'), 'utf8'),
   );
-  for (const name of ['plan', 'dispatch', 'refresh', 'request']) {
+  for (const name of BUNDLES) {
     const zip = new AdmZip(join(dev.folder, `${name}.zip`));
     const map: { sources: string[] } = JSON.parse(zip.readAsText(`functions/${name}/handler.mjs.map`));
     const packages = new Set(
