@@ -112,8 +112,7 @@ async function compare(folder: string, withDebian: boolean): Promise<void> {
         ]),
       ),
     };
-    const validator = await startValidator(entries);
-    undo.push(() => validator.close());
+    const validator = await startValidator({ after: (release) => undo.push(release) }, entries);
     const relay = await createDaemon(
       folder,
       sandboxEnvironment({

@@ -2,11 +2,10 @@
 // started here, and does everything that a relay does.
 
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { access, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { type AddressInfo, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
+import { access, readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, test } from 'node:test';
@@ -15,16 +14,19 @@ import { startInternet } from '../../../infra/local/internet/internet.ts';
 import { seed } from '../../../infra/local/seed.ts';
 import { startStack } from '../../../infra/local/stack.ts';
 import { bundleRelay } from '../../../infra/relay/bundle.ts';
-import { openMap } from './postfix.ts';
+import { HANG_MS, killAfter, listen, makeFolder, type Scope } from '../../resources.ts';
+import { eventually, openMap } from './postfix.ts';
 
-const folder = await mkdtemp(join(tmpdir(), 'relay-bundle-'));
+const folder = await makeFolder({ after }, 'relay-bundle');
 const file = join(folder, 'mta-sts-relay.mjs');
 const warnings = await bundleRelay(file);
 
 const internet = await startInternet();
+after(() => internet.close());
 internet.set('enforce.test', 'healthy');
 // Nobody takes the requests: they stay in the queue, where they can be counted.
 const stack = await startStack({ functions: [] });
+after(() => stack.close());
 const store = createDynamoStore({ client: stack.dynamodb, table: stack.tableName });
 await seed(store, {
   domain: 'enforce.test',
@@ -32,14 +34,6 @@ await seed(store, {
   recordId: 'id1',
   inserted: Date.now(),
   lastUpdate: Date.now(),
-});
-
-const children = new Set<ChildProcess>();
-after(async () => {
-  for (const child of children) child.kill('SIGKILL');
-  await stack.close();
-  await internet.close();
-  await rm(folder, { recursive: true, force: true });
 });
 
 const SECURE = 'OK secure match=mail.enforce.test servername=hostname';
@@ -62,8 +56,9 @@ interface Ended {
   readonly stderr: string;
 }
 
-/** A command that ends by itself. */
+/** A command that ends by itself, or is killed with the scope. */
 function run(
+  scope: Scope,
   args: readonly string[],
   env: Readonly<Record<string, string>> = SETTINGS,
   input = '',
@@ -72,17 +67,18 @@ function run(
     const child = execFile(
       process.execPath,
       [file, ...args],
-      { cwd: folder, env: { ...env }, timeout: 60_000 },
+      { cwd: folder, env: { ...env }, timeout: HANG_MS, killSignal: 'SIGKILL' },
       (error, stdout, stderr) => resolve({ code: error ? Number(error.code) : 0, stdout, stderr }),
     );
-    child.stdin?.end(input);
+    killAfter(scope, child).stdin?.end(input);
   });
 }
 
 type Line = Readonly<Record<string, unknown>>;
 
-/** `serve`, and what it logs. @param command instead of Node with the file. */
+/** `serve`, and what it logs; killed with the scope, if it still runs. @param command instead of Node with the file. */
 async function serve(
+  scope: Scope,
   env: Readonly<Record<string, string>>,
   { command = [process.execPath, file], fd }: { command?: readonly string[]; fd?: number } = {},
 ) {
@@ -92,7 +88,7 @@ async function serve(
     env: { ...env },
     stdio: ['ignore', 'inherit', 'pipe', ...(fd === undefined ? [] : [fd])],
   });
-  children.add(child);
+  killAfter(scope, child);
   const exited = once(child, 'exit').then(([code]) => code as number | null);
   const lines: Line[] = [];
   const waiting = new Set<() => void>();
@@ -122,11 +118,9 @@ async function serve(
     said,
     signal: (signal: NodeJS.Signals) => child.kill(signal),
     closeLog: () => child.stderr?.destroy(),
-    async stop(signal: NodeJS.Signals = 'SIGTERM') {
+    stop(signal: NodeJS.Signals = 'SIGTERM') {
       child.kill(signal);
-      const code = await exited;
-      children.delete(child);
-      return code;
+      return exited;
     },
   };
 }
@@ -144,23 +138,23 @@ test('the file can be run, and says whose code is in it', async () => {
   await access(file, 1);
 });
 
-test('it tells its version and every setting', async () => {
+test('it tells its version and every setting', async (t) => {
   const { version } = JSON.parse(await readFile(join(import.meta.dirname, '../../../package.json'), 'utf8'));
   // No setting is needed for that.
-  assert.deepEqual(await run(['--version'], {}), {
+  assert.deepEqual(await run(t, ['--version'], {}), {
     code: 0,
     stdout: `mta-sts-relay ${version}\n`,
     stderr: '',
   });
-  const { code, stdout } = await run(['--help'], {});
+  const { code, stdout } = await run(t, ['--help'], {});
   assert.equal(code, 0);
   for (const name of ['RELAY_TABLE', 'RELAY_DANE', 'AWS_REGION', 'explain', 'warm'])
     assert.ok(stdout.includes(name), name);
 });
 
-test('a Node that is too old is told so', async () => {
+test('a Node that is too old is told so', async (t) => {
   const older = "data:text/javascript,Object.defineProperty(process.versions,'node',{value:'20.19.0'})";
-  const { code, stderr } = await run(['--version'], { NODE_OPTIONS: `--import "${older}"` });
+  const { code, stderr } = await run(t, ['--version'], { NODE_OPTIONS: `--import "${older}"` });
   assert.equal(code, 78);
   assert.match(stderr, /^mta-sts-relay needs Node\.js 22 or newer, and this is v\d/);
 });
@@ -196,21 +190,21 @@ const mistakes: [args: string[], env: Record<string, string>, code: number, stde
 ];
 
 for (const [args, env, code, stderr] of mistakes) {
-  test(`a mistake ends with ${code} and says what to do: ${args.join(' ')} ${stderr.source.slice(0, 40)}`, async () => {
-    const ended = await run(args, env);
+  test(`a mistake ends with ${code} and says what to do: ${args.join(' ')} ${stderr.source.slice(0, 40)}`, async (t) => {
+    const ended = await run(t, args, env);
     assert.match(ended.stderr, stderr);
     assert.equal(ended.code, code);
   });
 }
 
-test('it answers Postfix, reads its override map again, and stops in order', async () => {
+test('it answers Postfix, reads its override map again, and stops in order', async (t) => {
   const overrides = join(folder, 'overrides');
   await writeFile(overrides, 'other.test defer\n');
-  const relay = await serve({ ...SETTINGS, RELAY_OVERRIDES: overrides });
-  const map = await openMap(relay.address);
-  assert.equal(await map.ask('enforce.test'), SECURE);
+  const relay = await serve(t, { ...SETTINGS, RELAY_OVERRIDES: overrides });
+  const map = await openMap(t, relay.address);
+  await eventually(() => map.ask('enforce.test'), SECURE);
   assert.match(await map.ask('enforce.test', 'mta-sts-tlsrpt'), /^OK secure .* policy_type=sts /);
-  assert.equal(await map.ask('nothing.test'), 'NOTFOUND ');
+  await eventually(() => map.ask('nothing.test'), 'NOTFOUND ');
   await writeFile(overrides, 'other.test off\nenforce.test defer\n');
   relay.signal('SIGHUP');
   await relay.said('override map read', { entries: 2 });
@@ -233,28 +227,28 @@ test('it answers Postfix, reads its override map again, and stops in order', asy
   );
 });
 
-test('started while AWS cannot be reached, it answers from what it has on disk', async () => {
+test('started while AWS cannot be reached, it answers from what it has on disk', async (t) => {
   const gone = 'http://127.0.0.1:1';
-  const relay = await serve({ ...SETTINGS, AWS_ENDPOINT_URL_DYNAMODB: gone, AWS_ENDPOINT_URL_SQS: gone });
-  const map = await openMap(relay.address);
+  const relay = await serve(t, { ...SETTINGS, AWS_ENDPOINT_URL_DYNAMODB: gone, AWS_ENDPOINT_URL_SQS: gone });
+  const map = await openMap(t, relay.address);
   assert.equal(await map.ask('enforce.test'), SECURE);
-  assert.equal(await map.ask('nothing.test'), 'NOTFOUND ');
+  await eventually(() => map.ask('nothing.test'), 'NOTFOUND ');
   assert.equal(await relay.stop('SIGINT'), 0);
 });
 
-test('it goes on when nobody reads its log any more', async () => {
-  const relay = await serve(SETTINGS);
+test('it goes on when nobody reads its log any more', async (t) => {
+  const relay = await serve(t, SETTINGS);
   relay.closeLog();
-  const map = await openMap(relay.address);
+  const map = await openMap(t, relay.address);
   assert.equal(await map.ask('enforce.test'), SECURE);
   // It still says that it stops.
   assert.equal(await relay.stop(), 0);
 });
 
-test('without credentials it answers, too, and says so', async () => {
+test('without credentials it answers, too, and says so', async (t) => {
   const { AWS_ACCESS_KEY_ID: _, AWS_SECRET_ACCESS_KEY: __, ...without } = SETTINGS;
-  const relay = await serve(without);
-  const map = await openMap(relay.address);
+  const relay = await serve(t, without);
+  const map = await openMap(t, relay.address);
   for (let i = 0; i < 4; i++) assert.equal(await map.ask('enforce.test'), SECURE);
   const outage = await relay.said(
     'the table cannot be read: policies known here stay in force, other domains follow RELAY_ON_UNKNOWN',
@@ -263,67 +257,64 @@ test('without credentials it answers, too, and says so', async () => {
   assert.equal(await relay.stop(), 0);
 });
 
-test('it takes over a socket that systemd listens on', async () => {
-  const listening = createServer().listen(0, '127.0.0.1');
-  await once(listening, 'listening');
-  const { port } = listening.address() as AddressInfo;
+test('it takes over a socket that systemd listens on', async (t) => {
+  const listening = createServer();
+  const port = await listen(t, listening);
   // What systemd would pass on is the descriptor; Node has no name for it.
   const { fd } = (listening as unknown as { _handle: { fd: number } })._handle;
   const { RELAY_LISTEN: _, ...rest } = SETTINGS;
   const relay = await serve(
+    t,
     { ...rest, LISTEN_FDS: '1' },
     { fd, command: ['/bin/sh', '-c', 'LISTEN_PID=$$ exec "$0" "$@"', process.execPath, file] },
   );
   // From now on only the relay accepts.
   listening.close();
   assert.equal(relay.address, `inet:127.0.0.1:${port}`);
-  const map = await openMap(relay.address);
+  const map = await openMap(t, relay.address);
   assert.equal(await map.ask('enforce.test'), SECURE);
   assert.equal(await relay.stop(), 0);
 });
 
-test('explain, check and warm', async () => {
-  const explained = await run(['explain', 'enforce.test']);
+test('explain, check and warm', async (t) => {
+  const explained = await run(t, ['explain', 'enforce.test']);
   assert.equal(explained.code, 0, explained.stderr);
   assert.ok(explained.stdout.includes(`  mta-sts         ${SECURE}\n`), explained.stdout);
 
-  assert.deepEqual(await run(['check']), {
+  assert.deepEqual(await run(t, ['check']), {
     code: 0,
     stdout: 'ok      the table policies can be read\n',
     stderr: '',
   });
-  const denied = await run(['check'], { ...SETTINGS, RELAY_TABLE: 'another' });
+  const denied = await run(t, ['check'], { ...SETTINGS, RELAY_TABLE: 'another' });
   assert.equal(denied.code, 1);
   assert.match(denied.stdout, /^FAILED {2}the table another cannot be read: ResourceNotFoundException/);
 
   const list = join(folder, 'list');
   await writeFile(list, 'a.test\nb.test # b\n\nA.test.\n');
-  const warmed = await run(['warm', list, '--rate', '1000']);
+  const warmed = await run(t, ['warm', list, '--rate', '1000']);
   assert.equal(warmed.code, 0, warmed.stderr);
   assert.match(warmed.stdout, /Sent 2 of 2\./);
   for (const path of [join(folder, 'no-list'), folder]) {
-    const unread = await run(['warm', path]);
+    const unread = await run(t, ['warm', path]);
     assert.equal(unread.code, 1);
     assert.match(unread.stderr, /^mta-sts-relay: The list \S+ cannot be read: [^\n]+\.\n$/);
   }
-  const piped = await run(['warm', '-', '--dry-run'], SETTINGS, 'c.test\nnot a domain\n');
+  const piped = await run(t, ['warm', '-', '--dry-run'], SETTINGS, 'c.test\nnot a domain\n');
   assert.equal(piped.code, 1);
   assert.match(piped.stderr, /^line 2: The domain "not a domain" has the character " "/);
 });
 
-test('warm can be interrupted while it waits for more of its list', async () => {
+test('warm can be interrupted while it waits for more of its list', async (t) => {
   const child = spawn(process.execPath, [file, 'warm', '-'], {
     env: { ...SETTINGS },
     stdio: 'pipe',
-    timeout: 20_000,
-    killSignal: 'SIGKILL',
   });
-  children.add(child);
+  killAfter(t, child);
   const exited = once(child, 'exit');
   child.stdin.write('not a domain\n');
   // Now it has begun, and waits.
   await once(child.stderr, 'data');
   child.kill('SIGINT');
   assert.deepEqual(await exited, [130, null]);
-  children.delete(child);
 });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, test } from 'node:test';
 import { type Answer, AUTHENTIC_DATA, encode, type Packet } from 'dns-packet';
 import fc from 'fast-check';
 import {
@@ -11,46 +11,35 @@ import {
   parseServer,
   type QuestionType,
 } from '../../../infra/relay/dns.ts';
-import { type Entries, type Entry, startValidator, truncated, type Validator } from './validator.ts';
+import { bindUdp, HANG_MS, type Scope, until } from '../../resources.ts';
+import { type Entries, type Entry, startValidator, truncated } from './validator.ts';
 
 /** Long enough for a busy machine; a test that waits for it has failed. */
 const PATIENCE = new AbortController().signal;
 const SILENT: Entry = { silent: true };
 
-let validator: Validator;
-before(async () => {
-  validator = await startValidator();
-});
-after(() => validator.close());
+const validator = await startValidator({ after });
 
-function client(limits: Partial<DnsLimits> = {}, servers: readonly DnsServer[] = [validator.server]) {
+/** Closed with the scope. */
+function client(
+  scope: Scope,
+  limits: Partial<DnsLimits> = {},
+  servers: readonly DnsServer[] = [validator.server],
+) {
   const counts: string[] = [];
   const observer = {
     count: (name: string, labels: Readonly<Record<string, string>> = {}) =>
       void counts.push([name, ...Object.values(labels)].join(' ')),
   };
   // A second try would hide what the first one did.
-  return Object.assign(
-    createDns({ servers, observer, limits: { resendMs: 60_000, questionMs: 60_000, ...limits } }),
-    {
-      counts,
-    },
-  );
+  const dns = createDns({ servers, observer, limits: { resendMs: HANG_MS, questionMs: HANG_MS, ...limits } });
+  scope.after(() => dns.close());
+  return Object.assign(dns, { counts });
 }
 
-async function ask(
-  entries: Entries,
-  name: string,
-  type: QuestionType,
-  limits?: Partial<DnsLimits>,
-): Promise<DnsAnswer> {
+function ask(scope: Scope, entries: Entries, name: string, type: QuestionType): Promise<DnsAnswer> {
   validator.set(entries);
-  const dns = client(limits);
-  try {
-    return await dns.ask(name, type, PATIENCE);
-  } finally {
-    dns.close();
-  }
+  return client(scope).ask(name, type, PATIENCE);
 }
 
 const SHA256 = 'ab'.repeat(32);
@@ -182,8 +171,8 @@ const answers: [what: string, entries: Entries, question: [string, QuestionType]
 ];
 
 for (const [what, entries, [name, type], expected] of answers) {
-  test(`answer: ${what}`, async () => {
-    assert.deepEqual(await ask(entries, name, type), expected);
+  test(`answer: ${what}`, async (t) => {
+    assert.deepEqual(await ask(t, entries, name, type), expected);
   });
 }
 
@@ -267,18 +256,18 @@ function chain(length: number): Answer[] {
 }
 
 for (const [what, reply, reason] of hostile) {
-  test(`hostile: ${what}`, async () => {
-    const answer = await ask({ 'a.test A': { records: ['192.0.2.1'], reply } }, 'a.test', 'A');
+  test(`hostile: ${what}`, async (t) => {
+    const answer = await ask(t, { 'a.test A': { records: ['192.0.2.1'], reply } }, 'a.test', 'A');
     assert.equal(answer.status, 'failed');
     assert.match(answer.status === 'failed' ? answer.reason : '', reason);
   });
 }
 
-test('a chain of 16 CNAMEs is followed to its end', async () => {
+test('a chain of 16 CNAMEs is followed to its end', async (t) => {
   const entries = Object.fromEntries(
     chain(16).map((each) => [`${each.name} CNAME`, { records: [each.type === 'CNAME' ? each.data : ''] }]),
   );
-  const answer = await ask({ ...entries, 'n16.test A': { records: ['192.0.2.1'] } }, 'a.test', 'A');
+  const answer = await ask(t, { ...entries, 'n16.test A': { records: ['192.0.2.1'] } }, 'a.test', 'A');
   assert.equal(answer.status === 'found' && answer.alias, 'n16.test');
 });
 
@@ -300,7 +289,7 @@ const strays: [what: string, stray: (packet: Packet) => Packet | Buffer][] = [
 ];
 
 for (const [what, stray] of strays) {
-  test(`stray: ${what} is passed over`, async () => {
+  test(`stray: ${what} is passed over`, async (t) => {
     const reply: Entry['reply'] = (packet) => {
       const forged = {
         ...packet,
@@ -309,9 +298,8 @@ for (const [what, stray] of strays) {
       return [stray(forged), packet];
     };
     validator.set({ 'a.test A': { records: ['192.0.2.1'], reply } });
-    const dns = client();
+    const dns = client(t);
     const answer = await dns.ask('a.test', 'A', PATIENCE);
-    dns.close();
     assert.deepEqual(answer.status === 'found' && answer.records, [{ type: 'A', address: '192.0.2.1' }]);
     assert.deepEqual(dns.counts, ['dns_retries mismatch', 'dns_questions A found']);
   });
@@ -326,18 +314,18 @@ const overTcp: [what: string, tcp: Required<Entry>['reply'], expected: RegExp][]
 ];
 
 for (const [what, tcp, expected] of overTcp) {
-  test(`truncated, then over TCP: ${what}`, async () => {
+  test(`truncated, then over TCP: ${what}`, async (t) => {
     const reply: Entry['reply'] = (packet, query, transport) =>
       transport === 'tcp' ? tcp(packet, query, transport) : [truncated(packet)];
-    const answer = await ask({ 'a.test A': { records: ['192.0.2.1'], reply } }, 'a.test', 'A');
+    const answer = await ask(t, { 'a.test A': { records: ['192.0.2.1'], reply } }, 'a.test', 'A');
     assert.match(answer.status === 'failed' ? answer.reason : answer.status, expected);
   });
 }
 
-test('an answer of 200 records comes over TCP', async () => {
+test('an answer of 200 records comes over TCP', async (t) => {
   const records = Array.from({ length: 200 }, (_, i) => `192.0.2.${i}`);
   const reply: Entry['reply'] = (packet, _, transport) => [transport === 'udp' ? truncated(packet) : packet];
-  const answer = await ask({ 'a.test A': { records, reply } }, 'a.test', 'A');
+  const answer = await ask(t, { 'a.test A': { records, reply } }, 'a.test', 'A');
   assert.equal(answer.status === 'found' && answer.records.length, 200);
 });
 
@@ -348,25 +336,24 @@ const tcpFaults: [fault: Required<Entry>['tcp'], expected: RegExp][] = [
 ];
 
 for (const [fault, expected] of tcpFaults) {
-  test(`over TCP the answer comes like this: ${fault}`, async () => {
+  test(`over TCP the answer comes like this: ${fault}`, async (t) => {
     const reply: Entry['reply'] = (packet, _, transport) => [
       transport === 'udp' ? truncated(packet) : packet,
     ];
-    const answer = await ask({ 'a.test A': { records: ['192.0.2.1'], reply, tcp: fault } }, 'a.test', 'A');
+    const answer = await ask(t, { 'a.test A': { records: ['192.0.2.1'], reply, tcp: fault } }, 'a.test', 'A');
     assert.match(answer.status === 'failed' ? answer.reason : answer.status, expected);
   });
 }
 
-test('a port where nobody is', async () => {
-  const gone = await startValidator();
-  await gone.close();
-  const dns = client({}, [gone.server]);
-  const answer = await dns.ask('a.test', 'A', PATIENCE);
-  dns.close();
+test('a port where nobody is', async (t) => {
+  const socket = await bindUdp(t);
+  const { address, port } = socket.address();
+  socket.close();
+  const answer = await client(t, {}, [{ address, port }]).ask('a.test', 'A', PATIENCE);
   assert.match(answer.status === 'failed' ? answer.reason : '', /nobody answers there/);
 });
 
-test('no message, whatever it is made of, is more than a failure', async () => {
+test('no message, whatever it is made of, is more than a failure', async (t) => {
   const packet = (id: number): Buffer =>
     encode({
       type: 'response',
@@ -385,7 +372,7 @@ test('no message, whatever it is made of, is more than a failure', async () => {
     });
   const length = packet(0).length;
   const changes = fc.array(fc.tuple(fc.nat(length - 3), fc.nat(255)), { minLength: 1, maxLength: 6 });
-  const dns = client({ questionMs: 60_000, resendMs: 60_000 });
+  const dns = client(t);
   await fc.assert(
     fc.asyncProperty(changes, async (edits) => {
       const reply: Entry['reply'] = (_, query) => {
@@ -400,15 +387,13 @@ test('no message, whatever it is made of, is more than a failure', async () => {
     }),
     { numRuns: 300 },
   );
-  dns.close();
 });
 
-test('a question asks for validation, takes 1232 bytes, and has an id and a port of its own', async () => {
+test('a question asks for validation, takes 1232 bytes, and has an id and a port of its own', async (t) => {
   validator.set({});
   const before = validator.asked.length;
-  const dns = client();
+  const dns = client(t);
   await Promise.all(Array.from({ length: 64 }, (_, i) => dns.ask(`n${i}.test`, 'A', PATIENCE)));
-  dns.close();
   const asked = validator.asked.slice(before);
   assert.equal(asked.length, 64);
   for (const { query } of asked) {
@@ -434,19 +419,17 @@ const names: [name: string, possible: boolean][] = [
 ];
 
 for (const [name, possible] of names) {
-  test(`${JSON.stringify(name.slice(0, 20))} ${possible ? 'can' : 'cannot'} be asked for`, async () => {
-    const answer = await ask({}, name, 'A');
+  test(`${JSON.stringify(name.slice(0, 20))} ${possible ? 'can' : 'cannot'} be asked for`, async (t) => {
+    const answer = await ask(t, {}, name, 'A');
     assert.equal(answer.status, possible ? 'absent' : 'failed');
   });
 }
 
 for (const rcode of ['SERVFAIL', 'REFUSED', 'FORMERR', 'NOTIMP'] as const) {
   test(`${rcode} is a failure of the first server, and the second is asked`, async (t) => {
-    const other = await startValidator({ 'a.test A': { records: ['192.0.2.2'] } });
-    t.after(() => other.close());
+    const other = await startValidator(t, { 'a.test A': { records: ['192.0.2.2'] } });
     validator.set({ 'a.test A': { rcode } });
-    const dns = client({}, [validator.server, other.server]);
-    t.after(() => dns.close());
+    const dns = client(t, {}, [validator.server, other.server]);
     const answer = await dns.ask('a.test', 'A', PATIENCE);
     assert.equal(answer.status, 'found');
     assert.deepEqual(dns.counts, ['dns_retries error', 'dns_questions A found']);
@@ -457,35 +440,32 @@ for (const rcode of ['SERVFAIL', 'REFUSED', 'FORMERR', 'NOTIMP'] as const) {
   });
 }
 
-test('one server is asked twice, and no more', async () => {
+test('one server is asked twice, and no more', async (t) => {
   const before = validator.asked.length;
-  const answer = await ask({ 'a.test A': { rcode: 'SERVFAIL' } }, 'a.test', 'A');
+  const answer = await ask(t, { 'a.test A': { rcode: 'SERVFAIL' } }, 'a.test', 'A');
   assert.equal(answer.status, 'failed');
   assert.equal(validator.asked.length - before, 2);
 });
 
 test('a silent server: the next is asked, and the first one may still answer', async (t) => {
   const answered = Promise.withResolvers<void>();
-  const other = await startValidator({ 'a.test A': SILENT });
-  t.after(() => other.close());
+  const other = await startValidator(t, { 'a.test A': SILENT });
   validator.set({ 'a.test A': { records: ['192.0.2.1'], after: answered.promise } });
-  const dns = client({ resendMs: 20 }, [validator.server, other.server]);
-  t.after(() => dns.close());
+  const dns = client(t, { resendMs: 20 }, [validator.server, other.server]);
   const answer = dns.ask('a.test', 'A', PATIENCE);
-  while (other.asked.length === 0) await new Promise((resolve) => setImmediate(resolve));
+  await until(() => other.asked.length > 0, 'the other server is asked');
   answered.resolve();
   assert.equal((await answer).status, 'found');
   assert.deepEqual(dns.counts, ['dns_retries timeout', 'dns_questions A found']);
 });
 
-test('silence ends: by the time for a question, by the caller, by close', async () => {
+test('silence ends: by the time for a question, by the caller, by close', async (t) => {
   validator.set({ 'a.test A': SILENT });
-  const brief = client({ questionMs: 50, resendMs: 10 });
+  const brief = client(t, { questionMs: 50, resendMs: 10 });
   const failure = await brief.ask('a.test', 'A', PATIENCE);
   assert.match(failure.status === 'failed' ? failure.reason : '', /^A of a\.test: no answer in time/);
-  brief.close();
 
-  const dns = client();
+  const dns = client(t);
   const caller = new AbortController();
   const abandoned = dns.ask('a.test', 'A', caller.signal);
   caller.abort();
@@ -499,12 +479,12 @@ test('silence ends: by the time for a question, by the caller, by close', async 
   assert.match(late.status === 'failed' ? late.reason : '', /closed/);
 });
 
-test('only so many questions are on their way at once, and only so many wait', async () => {
+test('only so many questions are on their way at once, and only so many wait', async (t) => {
   const answered = Promise.withResolvers<void>();
   const entry: Entry = { records: ['192.0.2.1'], after: answered.promise };
   validator.set({ 'a.test A': entry, 'b.test A': entry, 'c.test A': entry, 'd.test A': entry });
   const before = validator.asked.length;
-  const dns = client({ questions: 2, waiting: 2 });
+  const dns = client(t, { questions: 2, waiting: 2 });
   const impatient = new AbortController();
   const [first, second] = [dns.ask('a.test', 'A', PATIENCE), dns.ask('b.test', 'A', PATIENCE)];
   const third = dns.ask('c.test', 'A', PATIENCE);
@@ -514,7 +494,7 @@ test('only so many questions are on their way at once, and only so many wait', a
   impatient.abort();
   const gone = await fourth;
   assert.match(gone.status === 'failed' ? gone.reason : '', /before it was asked/);
-  while (validator.asked.length < before + 2) await new Promise((resolve) => setImmediate(resolve));
+  await until(() => validator.asked.length >= before + 2, 'two questions have arrived');
   answered.resolve();
   for (const each of await Promise.all([first, second, third])) assert.equal(each.status, 'found');
   assert.deepEqual(validator.questions().slice(before), ['a.test A', 'b.test A', 'c.test A']);
@@ -523,26 +503,24 @@ test('only so many questions are on their way at once, and only so many wait', a
   const silent = dns.ask('a.test', 'A', PATIENCE);
   assert.equal((await dns.ask('b.test', 'A', PATIENCE)).status, 'found');
   dns.close();
-  await silent;
+  assert.equal((await silent).status, 'failed');
 });
 
 test('after the last answer nothing is left', async (t) => {
+  const left = (kinds: readonly string[]) =>
+    process.getActiveResourcesInfo().filter((kind) => kinds.includes(kind)).length;
   const kinds = ['UDPWrap', 'TCPSocketWrap', 'Timeout'];
-  const left = async () => {
-    // Handles close in the next turns of the loop.
-    for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
-    return process.getActiveResourcesInfo().filter((kind) => kinds.includes(kind)).length;
-  };
-  const own = await startValidator({ 'a.test A': SILENT, 'b.test A': { records: ['192.0.2.1'] } });
-  t.after(() => own.close());
-  const before = await left();
-  const dns = client({ resendMs: 5 }, [own.server]);
+  const own = await startValidator(t, { 'a.test A': SILENT, 'b.test A': { records: ['192.0.2.1'] } });
+  // The connections of earlier tests end when their servers notice.
+  await until(() => left(['TCPSocketWrap']) === 0, 'earlier tests have left no connection');
+  const before = left(kinds);
+  const dns = client(t, { resendMs: 5 }, [own.server]);
   const silent = dns.ask('a.test', 'A', PATIENCE);
   assert.equal((await dns.ask('b.test', 'A', PATIENCE)).status, 'found');
-  assert.ok((await left()) > before, 'a socket waits');
+  assert.ok(left(kinds) > before, 'a socket waits');
   dns.close();
-  await silent;
-  assert.equal(await left(), before);
+  assert.equal((await silent).status, 'failed');
+  await until(() => left(kinds) === before, 'neither a socket nor a timer is left');
 });
 
 const servers: [text: string, expected: DnsServer | undefined, loopback?: boolean][] = [

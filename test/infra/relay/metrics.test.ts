@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { createLog } from '../../../infra/relay/log.ts';
 import { createMetrics } from '../../../infra/relay/metrics.ts';
 import { ListenError } from '../../../infra/relay/server.ts';
 import { startStatusServer } from '../../../infra/relay/status.ts';
+import { listen } from '../../resources.ts';
 
 const TIME = Date.parse('2026-01-02T03:04:05.678Z');
 
@@ -151,7 +151,7 @@ for (const [name, options, line] of formats) {
   });
 }
 
-test('metrics, health and readiness have a page each, and nothing else has', async () => {
+test('metrics, health and readiness have a page each, and nothing else has', async (t) => {
   let ready = false;
   const { address, close } = await startStatusServer({
     host: '127.0.0.1',
@@ -159,6 +159,7 @@ test('metrics, health and readiness have a page each, and nothing else has', asy
     metrics: () => 'mta_sts_relay_info 1\n',
     ready: () => ready,
   });
+  t.after(close);
   const get = async (path: string, method = 'GET') => {
     const response = await fetch(`${address}${path}`, { method });
     return `${response.status} ${await response.text()}`;
@@ -183,20 +184,18 @@ test('metrics, health and readiness have a page each, and nothing else has', asy
   await assert.rejects(get('/healthz'));
 });
 
-test('a port that is taken is said as such', async () => {
-  const taken = createServer().listen(0, '127.0.0.1');
-  await once(taken, 'listening');
-  const address = taken.address();
-  assert.ok(typeof address === 'object' && address !== null);
+test('a port that is taken is said as such', async (t) => {
+  const port = await listen(t, createServer());
   const starting = startStatusServer({
     host: '127.0.0.1',
-    port: address.port,
+    port,
     metrics: () => '',
     ready: () => true,
   });
+  // It would start only if the port were not said to be taken.
+  t.after(async () => (await starting.catch(() => undefined))?.close());
   await assert.rejects(
     starting,
     (error) => error instanceof ListenError && /for RELAY_METRICS: .*EADDRINUSE/.test(error.message),
   );
-  taken.close();
 });

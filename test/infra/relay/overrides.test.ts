@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmod, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { chmod, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
@@ -11,11 +10,22 @@ import {
   openOverrides,
   parseOverrides,
 } from '../../../infra/relay/overrides.ts';
+import { makeFolder, type Scope, until } from '../../resources.ts';
 import { createRecorder } from './observer.ts';
 
-const folder = await mkdtemp(join(tmpdir(), 'relay-overrides-'));
-after(() => rm(folder, { recursive: true, force: true }));
+const folder = await makeFolder({ after }, 'relay-overrides');
 let files = 0;
+/** Looks for changes at intervals so long that only `reload` finds any. */
+const NEVER_MS = 3_600_000;
+
+/** An override map that is closed with the scope, and what it says of itself. */
+async function open(scope: Scope, file: string | undefined, pollMs = NEVER_MS) {
+  const { metrics, told, gauge } = createRecorder();
+  const overrides = await openOverrides(file, { observer: metrics, pollMs });
+  scope.after(() => overrides.close());
+  return { overrides, told, gauge };
+}
+
 const newFile = () => join(folder, `overrides-${++files}`);
 
 function domainOf(text: string): Domain {
@@ -97,11 +107,10 @@ test('no text makes the parser throw, and what it refuses can be printed', () =>
   );
 });
 
-test('without a file there are no overrides', async () => {
-  const overrides = await openOverrides(undefined, { observer: createRecorder().metrics });
+test('without a file there are no overrides', async (t) => {
+  const { overrides } = await open(t, undefined);
   assert.equal(overrides.get(domainOf('example.com')), undefined);
   await overrides.reload();
-  overrides.close();
 });
 
 const unusable: [name: string, content: string | undefined, message: RegExp][] = [
@@ -110,10 +119,10 @@ const unusable: [name: string, content: string | undefined, message: RegExp][] =
 ];
 
 for (const [name, content, message] of unusable) {
-  test(`at the start, a file that cannot be used is an error: ${name}`, async () => {
+  test(`at the start, a file that cannot be used is an error: ${name}`, async (t) => {
     const file = newFile();
     if (content !== undefined) await writeFile(file, content);
-    await assert.rejects(openOverrides(file, { observer: createRecorder().metrics }), (error) => {
+    await assert.rejects(open(t, file), (error) => {
       assert.ok(error instanceof OverridesError);
       assert.match(error.message, message);
       return true;
@@ -128,11 +137,10 @@ async function replace(file: string, content: string) {
   await rename(unfinished, file);
 }
 
-test('a changed file is read again, and a bad one changes nothing and is said once', async () => {
+test('a changed file is read again, and a bad one changes nothing and is said once', async (t) => {
   const file = newFile();
   await writeFile(file, 'example.com off\n');
-  const { metrics, told, gauge } = createRecorder();
-  const overrides = await openOverrides(file, { observer: metrics, pollMs: 3_600_000 });
+  const { overrides, told, gauge } = await open(t, file);
   const domain = domainOf('example.com');
   assert.deepEqual(overrides.get(domain), { action: 'off' });
   assert.equal(gauge('overrides_loaded'), 1);
@@ -161,57 +169,39 @@ test('a changed file is read again, and a bad one changes nothing and is said on
   await writeFile(file, '');
   await overrides.reload();
   assert.equal(overrides.get(domain), undefined);
-  overrides.close();
 });
 
-test('nobody has to say that it has changed', async () => {
+test('nobody has to say that it has changed', async (t) => {
   const file = newFile();
   await writeFile(file, 'example.com off\n');
-  const { metrics } = createRecorder();
-  const { promise: readAgain, resolve } = Promise.withResolvers<void>();
-  const observer = {
-    ...metrics,
-    gauge: (name: Parameters<typeof metrics.gauge>[0], value: number) => {
-      if (name === 'overrides_loaded' && value === 2) resolve();
-    },
-  };
-  const overrides = await openOverrides(file, { observer, pollMs: 10 });
-  // The timer alone would not keep this process alive, nor should it.
-  const alive = setInterval(() => undefined, 1_000);
+  const { gauge } = await open(t, file, 10);
   await replace(file, 'example.com off\nexample.net off\n');
-  await readAgain;
-  clearInterval(alive);
-  overrides.close();
+  await until(() => gauge('overrides_loaded') === 2, 'the changed file is read');
 });
 
-test('what has not changed is not read again, unless somebody says so', async () => {
+test('what has not changed is not read again, unless somebody says so', async (t) => {
   const file = newFile();
   await writeFile(file, 'example.com off\n');
-  const { metrics, told } = createRecorder();
-  const overrides = await openOverrides(file, { observer: metrics, pollMs: 3_600_000 });
+  const { overrides, told } = await open(t, file);
   await overrides.reload();
   assert.equal(told.length, 1);
   await overrides.reload({ always: true });
   assert.equal(told.length, 2);
-  overrides.close();
 });
 
-test('a file that becomes readable without being written is read again', async () => {
+test('a file that becomes readable without being written is read again', async (t) => {
   const file = newFile();
   await writeFile(file, 'example.com off\n', { mode: 0o600 });
-  const { metrics, told } = createRecorder();
-  const overrides = await openOverrides(file, { observer: metrics, pollMs: 3_600_000 });
+  const { overrides, told } = await open(t, file);
   await chmod(file, 0o644);
   await overrides.reload();
   assert.equal(told.length, 2);
-  overrides.close();
 });
 
-test('a file that cannot be read is tried again, and said once', async () => {
+test('a file that cannot be read is tried again, and said once', async (t) => {
   const file = newFile();
   await writeFile(file, 'example.com off\n');
-  const { metrics, told } = createRecorder();
-  const overrides = await openOverrides(file, { observer: metrics, pollMs: 3_600_000 });
+  const { overrides, told } = await open(t, file);
   told.length = 0;
   await rm(file);
   // Nobody can read this as a file, root included.
@@ -226,5 +216,4 @@ test('a file that cannot be read is tried again, and said once', async () => {
   await writeFile(file, 'example.com defer\n');
   await overrides.reload();
   assert.deepEqual(overrides.get(domainOf('example.com')), { action: 'defer' });
-  overrides.close();
 });

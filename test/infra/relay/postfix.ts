@@ -2,6 +2,7 @@
 
 import { connect, type Socket } from 'node:net';
 import { decodeNetstring, encodeNetstring } from '../../../infra/relay/socketmap.ts';
+import { type Scope, until } from '../../resources.ts';
 
 /** socketmap_table(5). */
 const MAX_REPLY_BYTES = 100_000;
@@ -12,9 +13,12 @@ export interface PostfixMap {
   close(): void;
 }
 
-/** @param address as the relay names it: `unix:<path>` or `inet:<address>:<port>`. */
-export async function openMap(address: string): Promise<PostfixMap> {
-  const socket = await dial(address);
+/**
+ * Closed with the scope.
+ * @param address as the relay names it: `unix:<path>` or `inet:<address>:<port>`.
+ */
+export async function openMap(scope: Scope, address: string): Promise<PostfixMap> {
+  const socket = await dial(scope, address);
   let received = Buffer.alloc(0);
   let waiting: { resolve: (reply: string) => void; reject: (error: Error) => void } | undefined;
   socket.on('data', (chunk) => {
@@ -37,9 +41,25 @@ export async function openMap(address: string): Promise<PostfixMap> {
   };
 }
 
-function dial(address: string): Promise<Socket> {
+/**
+ * Asks until that is the reply. On a busy machine the table, DNS or the functions may take longer than Postfix is made to
+ * wait; then the next message finds the policy.
+ */
+export async function eventually(ask: () => Promise<string>, expected: string): Promise<void> {
+  let said: string | undefined;
+  const isSaid = async () => {
+    said = await ask();
+    return said === expected;
+  };
+  await until(isSaid, `the answer is "${expected}"`).catch((cause) => {
+    throw new Error(`the last answer was ${JSON.stringify(said)}`, { cause });
+  });
+}
+
+function dial(scope: Scope, address: string): Promise<Socket> {
   const [, host, port] = /^inet:\[?([^\]]+)\]?:(\d+)$/.exec(address) ?? [];
   const socket = host === undefined ? connect(address.replace(/^unix:/, '')) : connect(Number(port), host);
+  scope.after(() => socket.destroy());
   return new Promise((resolve, reject) => {
     socket.once('connect', () => resolve(socket));
     socket.once('error', reject);

@@ -6,9 +6,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, createHmac } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
@@ -21,6 +19,7 @@ import { listenOnLoopback } from '../../../infra/local/loopback.ts';
 import { startSqs } from '../../../infra/local/sqs.ts';
 import { run } from '../../deploy/child.ts';
 import { obtainVirtualEnvironment, Unavailable } from '../../deploy/virtual-environment.ts';
+import { HANG_MS, killAfter, makeFolder, type Scope } from '../../resources.ts';
 
 const READERS = join(import.meta.dirname, '../../../infra/relay/readers');
 const TABLE = 'policies';
@@ -163,8 +162,8 @@ interface Reader {
   readonly command: readonly string[];
 }
 
-/** Passes requests on to the services, if they are signed as AWS wants them. */
-async function startProxy(services: Readonly<Record<string, string>>) {
+/** Passes requests on to the services, if they are signed as AWS wants them. Closed with the scope. */
+async function startProxy(scope: Scope, services: Readonly<Record<string, string>>) {
   const unsigned: string[] = [];
   const state = { tableIsThere: true };
   const { endpoint, close } = await listenOnLoopback(
@@ -184,7 +183,8 @@ async function startProxy(services: Readonly<Record<string, string>>) {
       response.pipe(answer);
     }),
   );
-  return { endpoint, close, unsigned, state };
+  scope.after(close);
+  return { endpoint, unsigned, state };
 }
 
 function refuse(answer: ServerResponse, type: string): void {
@@ -244,33 +244,38 @@ function bytes(data: ArrayBuffer | ArrayBufferView): Uint8Array {
 
 function testReader({ name, command: [file = '', ...options] }: Reader): void {
   describe(`the reader in ${name}`, () => {
-    let database: Awaited<ReturnType<typeof startDynamoDb>>;
     let queues: Awaited<ReturnType<typeof startSqs>>;
     let proxy: Awaited<ReturnType<typeof startProxy>>;
     let client: DynamoDBClient;
     let queueNumber = 0;
 
+    /** Last opened, first closed. */
+    const releases: (() => unknown)[] = [];
+    const scope: Scope = { after: (release) => void releases.unshift(release) };
+    after(async () => {
+      for (const release of releases) await release();
+    });
+
     before(async () => {
-      [database, queues] = await Promise.all([startDynamoDb(), startSqs()]);
-      proxy = await startProxy({ dynamodb: database.endpoint, sqs: queues.endpoint });
+      const database = await startDynamoDb();
+      scope.after(database.close);
+      queues = await startSqs();
+      scope.after(queues.close);
+      proxy = await startProxy(scope, { dynamodb: database.endpoint, sqs: queues.endpoint });
       client = new DynamoDBClient(localClientConfig(database.endpoint));
+      scope.after(() => client.destroy());
       await createPolicyTable(client, TABLE);
       for (const { item } of CASES) {
         if (item) await client.send(new PutItemCommand({ TableName: TABLE, Item: item }));
       }
     });
-    after(async () => {
-      client?.destroy();
-      await proxy?.close();
-      await Promise.all([database?.close(), queues?.close()]);
-    });
 
-    /** A process of the reader and a queue of its own. */
-    async function start(cacheSeconds: string) {
+    /** A process of the reader, killed with the scope if it still runs, and a queue of its own. */
+    async function start(scope: Scope, cacheSeconds: string) {
       const queueName = `requests-${++queueNumber}`;
       const sqs = new SQSClient(localClientConfig(queues.endpoint));
+      scope.after(() => sqs.destroy());
       await sqs.send(new CreateQueueCommand({ QueueName: queueName }));
-      sqs.destroy();
       const endpoints = { dynamodb: proxy.endpoint, sqs: proxy.endpoint, scheduler: proxy.endpoint };
       const env = sandboxEnvironment({
         endpoints,
@@ -282,7 +287,8 @@ function testReader({ name, command: [file = '', ...options] }: Reader): void {
           CACHE_SECONDS: cacheSeconds,
         },
       });
-      const process = spawn(file, options, { env, stdio: ['pipe', 'pipe', 'pipe'], timeout: 60_000 });
+      const process = spawn(file, options, { env, stdio: ['pipe', 'pipe', 'pipe'], timeout: HANG_MS });
+      killAfter(scope, process);
       let said = '';
       process.stderr.setEncoding('utf8').on('data', (text: string) => {
         said += text;
@@ -312,7 +318,7 @@ function testReader({ name, command: [file = '', ...options] }: Reader): void {
     }
 
     test('answers, asks for what is missing, and reports what it used', async (t) => {
-      const reader = await start(LONG);
+      const reader = await start(t, LONG);
       for (const { name, domain, action, mx = {} } of CASES) {
         const hosts = Object.keys(mx);
         const allowed = hosts.filter((host) => mx[host]);
@@ -329,11 +335,14 @@ function testReader({ name, command: [file = '', ...options] }: Reader): void {
       t.diagnostic(`${CASES.length} domains`);
     });
 
-    test('goes on with what it knows while the table cannot be read', async () => {
-      const reader = await start(NEVER);
+    test('goes on with what it knows while the table cannot be read', async (t) => {
+      const reader = await start(t, NEVER);
       const asked = () => reader.ask('enforce.test', ['mail.enforce.test']);
       const known = { domain: 'enforce.test', action: 'enforce', allowed: ['mail.enforce.test'] };
       assert.deepEqual(await asked(), known);
+      t.after(() => {
+        proxy.state.tableIsThere = true;
+      });
       proxy.state.tableIsThere = false;
       assert.deepEqual(await asked(), known);
       assert.deepEqual(await asked(), known);
@@ -349,8 +358,8 @@ function testReader({ name, command: [file = '', ...options] }: Reader): void {
       assert.deepEqual(more, []);
     });
 
-    test('reads a policy again when it has changed', async () => {
-      const reader = await start(NEVER);
+    test('reads a policy again when it has changed', async (t) => {
+      const reader = await start(t, NEVER);
       assert.equal((await reader.ask('testing.test')).action, 'testing');
       const changed = item('testing.test', 'enforce', ['mail.testing.test']);
       await client.send(new PutItemCommand({ TableName: TABLE, Item: changed }));
@@ -362,7 +371,7 @@ function testReader({ name, command: [file = '', ...options] }: Reader): void {
   });
 }
 
-const folder = await mkdtemp(join(tmpdir(), 'mta-sts-readers-'));
+const folder = await makeFolder({ after }, 'readers');
 try {
   const python = await obtainVirtualEnvironment('reader', join(READERS, 'python/requirements.txt'));
   const go = join(folder, 'reader');
@@ -378,4 +387,3 @@ try {
   console.error(`The example readers were not tested. ${error.message}`);
   process.exitCode = 1;
 }
-after(() => rm(folder, { recursive: true, force: true }));

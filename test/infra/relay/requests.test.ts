@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { CreateQueueCommand, SQSClient } from '@aws-sdk/client-sqs';
 import fc from 'fast-check';
 import { decodeRequest } from '../../../functions/request/request.ts';
@@ -353,19 +353,12 @@ describe('the report of use', () => {
 });
 
 describe('over the network', () => {
-  let sqs: Awaited<ReturnType<typeof startSqs>>;
-  let client: SQSClient;
-  before(async () => {
-    sqs = await startSqs();
-    client = new SQSClient(localClientConfig(sqs.endpoint));
+  test('looks and reports arrive in the queue', async (t) => {
+    const sqs = await startSqs();
+    t.after(sqs.close);
+    const client = new SQSClient(localClientConfig(sqs.endpoint));
+    t.after(() => client.destroy());
     await client.send(new CreateQueueCommand({ QueueName: 'requests' }));
-  });
-  after(async () => {
-    client.destroy();
-    await sqs.close();
-  });
-
-  test('looks and reports arrive in the queue', async () => {
     const disk = memorySnapshot();
     disk.use = { domains: new Set([name(1)]), reportedAt: 0, timeOfDay: 0 };
     const observer = recordingObserver();

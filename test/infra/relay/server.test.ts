@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtemp, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { rename, stat, symlink, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -15,26 +14,23 @@ import {
   startServer,
 } from '../../../infra/relay/server.ts';
 import { encodeNetstring } from '../../../infra/relay/socketmap.ts';
+import { HANG_MS, listen, makeFolder, type Scope, until } from '../../resources.ts';
 import { createRecorder } from './observer.ts';
 
-const folder = await mkdtemp(join(tmpdir(), 'relay-server-'));
-/** What tests that fail leave open would keep this process from ending. */
-const closers: (() => unknown)[] = [];
-after(async () => {
-  for (const close of closers) await close();
-  await rm(folder, { recursive: true, force: true });
-});
+const folder = await makeFolder({ after }, 'relay-server');
 let sockets = 0;
 const newPath = () => join(folder, `socket-${++sockets}`);
 
-const LIMITS: ServerLimits = { ...SERVER_LIMITS, requestBytes: 100, connections: 50, lingerMs: 50 };
+/** A client that goes by itself is never cut off: on a busy machine it may take long to read its last reply. */
+const LIMITS: ServerLimits = { ...SERVER_LIMITS, requestBytes: 100, connections: 50, lingerMs: HANG_MS };
 const INET: Listener = { kind: 'inet', host: '127.0.0.1', port: 0 };
 
 interface Options extends Partial<Omit<ServerOptions, 'limits'>> {
   readonly limits?: Partial<ServerLimits>;
 }
 
-async function start(options: Options = {}) {
+/** A server that is closed with the scope. */
+async function start(scope: Scope, options: Options = {}) {
   const recorder = createRecorder();
   const server = await startServer({
     listeners: [INET],
@@ -44,16 +40,20 @@ async function start(options: Options = {}) {
     ...options,
     limits: { ...LIMITS, ...options.limits },
   });
-  closers.push(() => server.close(0));
+  scope.after(() => server.close(0));
   const [address = ''] = server.addresses;
-  return { ...recorder, server, dial: () => dial(address) };
+  return { ...recorder, server, address, dial: () => dial(scope, address) };
 }
 
-/** A client that collects what it receives. */
-async function dial(address: string) {
+/** A client that collects what it receives, closed with the scope. */
+async function dial(scope: Scope, address: string, { allowHalfOpen = false } = {}) {
   const [, path] = /^unix:(.*)$/.exec(address) ?? [];
   const [, host = '', port] = /^inet:\[?([^\]]+)\]?:(\d+)$/.exec(address) ?? [];
-  const socket = path === undefined ? connect(Number(port), host) : connect(path);
+  const socket = connect({
+    ...(path === undefined ? { host, port: Number(port) } : { path }),
+    allowHalfOpen,
+  });
+  scope.after(() => socket.destroy());
   await once(socket, 'connect');
   let text = '';
   let ended = false;
@@ -64,7 +64,6 @@ async function dial(address: string) {
     ended = true;
   });
   socket.on('error', () => undefined);
-  closers.push(() => socket.destroy());
   return {
     socket,
     send: (...payloads: string[]) => socket.write(payloads.map(encodeNetstring).join('')),
@@ -100,63 +99,59 @@ const listeners: [name: string, listener: () => Listener, address: RegExp][] = [
 ];
 
 for (const [name, listener, address] of listeners) {
-  test(`answers over ${name}`, async () => {
-    const { server, dial } = await start({ listeners: [listener()] });
+  test(`answers over ${name}`, async (t) => {
+    const { server, dial } = await start(t, { listeners: [listener()] });
     assert.match(server.addresses[0] ?? '', address);
     const client = await dial();
     client.send('mta-sts example.com');
     await client.until(replies('mta-sts example.com'));
-    await server.close(1_000);
+    await server.close(HANG_MS);
     await client.closed();
   });
 }
 
-test('answers on several sockets at once', async () => {
-  const { server } = await start({ listeners: [INET, { kind: 'unix', path: newPath(), mode: 0o666 }, INET] });
+test('answers on several sockets at once', async (t) => {
+  const { server } = await start(t, {
+    listeners: [INET, { kind: 'unix', path: newPath(), mode: 0o666 }, INET],
+  });
   assert.equal(server.addresses.length, 3);
   for (const address of server.addresses) {
-    const client = await dial(address);
+    const client = await dial(t, address);
     client.send(address);
     await client.until(replies(address));
   }
-  await server.close(1_000);
 });
 
-test('a Unix socket has the permissions that it should have, and is gone afterwards', async () => {
+test('a Unix socket has the permissions that it should have, and is gone afterwards', async (t) => {
   const path = newPath();
-  const { server } = await start({ listeners: [{ kind: 'unix', path, mode: 0o620 }] });
+  const { server } = await start(t, { listeners: [{ kind: 'unix', path, mode: 0o620 }] });
   assert.equal((await stat(path)).mode & 0o777, 0o620);
-  await server.close(1_000);
+  await server.close(HANG_MS);
   await assert.rejects(stat(path), { code: 'ENOENT' });
 });
 
-test('the socket of a process that is gone is replaced', async () => {
+test('the socket of a process that is gone is replaced', async (t) => {
   const path = newPath();
   // Renamed, so that Node does not remove it when its server closes.
   const left = newPath();
-  const dead = createServer().listen(left);
-  await once(dead, 'listening');
-  const { rename } = await import('node:fs/promises');
+  const dead = createServer();
+  await listen(t, dead, { path: left });
   await rename(left, path);
   dead.close();
   await once(dead, 'close');
   assert.ok((await stat(path)).isSocket());
-  const { server } = await start({ listeners: [{ kind: 'unix', path, mode: 0o666 }] });
-  const client = await dial(`unix:${path}`);
+  await start(t, { listeners: [{ kind: 'unix', path, mode: 0o666 }] });
+  const client = await dial(t, `unix:${path}`);
   client.send('x');
   await client.until(replies('x'));
-  await server.close(1_000);
 });
 
-const unusable: [name: string, listener: () => Promise<Listener>, reason: RegExp][] = [
+const unusable: [name: string, listener: (scope: Scope) => Promise<Listener>, reason: RegExp][] = [
   [
     'a socket that somebody listens on',
-    async () => {
+    async (scope) => {
       const path = newPath();
-      const server = createServer().listen(path);
-      await once(server, 'listening');
-      server.unref();
-      after(() => server.close());
+      await listen(scope, createServer(), { path });
       return { kind: 'unix', path, mode: 0o666 };
     },
     /^Cannot listen on unix:.*: something listens there already; is the relay running twice\?\.$/,
@@ -192,15 +187,7 @@ const unusable: [name: string, listener: () => Promise<Listener>, reason: RegExp
   ],
   [
     'a port that is taken',
-    async () => {
-      const server = createServer().listen(0, '127.0.0.1');
-      await once(server, 'listening');
-      server.unref();
-      after(() => server.close());
-      const address = server.address();
-      assert.ok(typeof address === 'object' && address !== null);
-      return { kind: 'inet', host: '127.0.0.1', port: address.port };
-    },
+    async (scope) => ({ kind: 'inet', host: '127.0.0.1', port: await listen(scope, createServer()) }),
     /^Cannot listen on inet:127\.0\.0\.1:\d+: something listens there already/,
   ],
   [
@@ -211,9 +198,9 @@ const unusable: [name: string, listener: () => Promise<Listener>, reason: RegExp
 ];
 
 for (const [name, listener, reason] of unusable) {
-  test(`says why it cannot listen: ${name}`, async () => {
+  test(`says why it cannot listen: ${name}`, async (t) => {
     const first: Listener = { kind: 'unix', path: newPath(), mode: 0o666 };
-    await assert.rejects(start({ listeners: [first, await listener()] }), (error) => {
+    await assert.rejects(start(t, { listeners: [first, await listener(t)] }), (error) => {
       assert.ok(error instanceof ListenError);
       assert.equal(error.code, 'listen');
       assert.match(error.message, reason);
@@ -224,9 +211,9 @@ for (const [name, listener, reason] of unusable) {
   });
 }
 
-test('replies come in the order of the requests, whatever is known first', async () => {
+test('replies come in the order of the requests, whatever is known first', async (t) => {
   const slow = gate();
-  const { server, dial } = await start({
+  const { dial } = await start(t, {
     respond: async (payload) => {
       if (payload === 'slow') await slow.passed;
       return `OK ${payload}`;
@@ -241,11 +228,10 @@ test('replies come in the order of the requests, whatever is known first', async
   assert.equal(client.received(), '');
   slow.open();
   await client.until(replies('slow', 'fast', 'faster'));
-  await server.close(1_000);
 });
 
-test('a request may come in any pieces', async () => {
-  const { server, dial } = await start();
+test('a request may come in any pieces', async (t) => {
+  const { dial } = await start(t);
   const client = await dial();
   client.socket.setNoDelay(true);
   for (const byte of encodeNetstring('mta-sts b\u00FCcher.example')) {
@@ -254,13 +240,12 @@ test('a request may come in any pieces', async () => {
   }
   client.send('next');
   await client.until(replies('mta-sts b\u00FCcher.example', 'next'));
-  await server.close(1_000);
 });
 
-test('no more requests of a connection are worked on than are allowed, and all are answered in the end', async () => {
+test('no more requests of a connection are worked on than are allowed, and all are answered in the end', async (t) => {
   let running = 0;
   let most = 0;
-  const { server, dial } = await start({
+  const { dial } = await start(t, {
     limits: { pipelined: 4 },
     respond: async (payload) => {
       running += 1;
@@ -278,13 +263,12 @@ test('no more requests of a connection are worked on than are allowed, and all a
   await client.closed();
   assert.equal(client.received(), replies(...payloads));
   assert.equal(most, 4);
-  await server.close(1_000);
 });
 
-test('a client that sends and does not read stops being read', async () => {
+test('a client that sends and does not read stops being read', async (t) => {
   let taken = 0;
   const reply = 'x'.repeat(99_000);
-  const { server, dial } = await start({
+  const { dial } = await start(t, {
     limits: { pipelined: 8 },
     respond: async () => {
       taken += 1;
@@ -297,36 +281,34 @@ test('a client that sends and does not read stops being read', async () => {
   // Far more than the sockets' buffers hold in replies: 198 MB.
   client.socket.write(requests);
   let before = -1;
-  while (taken !== before) {
+  let unchanged = 0;
+  await until(() => {
+    unchanged = taken === before ? unchanged + 1 : 0;
     before = taken;
-    await delay(100);
-  }
+    return unchanged === 20;
+  }, 'no more requests are taken');
   assert.ok(taken < 500, `${taken} requests were answered to a client that reads nothing`);
   client.socket.resume();
   client.socket.end();
   await client.closed();
   assert.equal(client.received().length, 2_000 * encodeNetstring(reply).length);
-  await server.close(1_000);
 });
 
-test('a client that never reads is cut off', async () => {
-  const { server, dial, gauge } = await start({
+test('a client that never reads is cut off', async (t) => {
+  const { dial, gauge } = await start(t, {
     limits: { unreadMs: 50, pipelined: 8 },
     respond: async () => 'x'.repeat(99_000),
   });
   const client = await dial();
   client.socket.pause();
   client.socket.write(encodeNetstring('x').repeat(2_000));
-  while (gauge('connections_open') !== 0) await delay(10);
-  client.socket.destroy();
-  await server.close(1_000);
+  await until(() => gauge('connections_open') === 0, 'the connection is cut off');
 });
 
-test('a silent client is cut off', async () => {
-  const { server, dial } = await start({ limits: { idleMs: 50 } });
+test('a silent client is cut off', async (t) => {
+  const { dial } = await start(t, { limits: { idleMs: 50 } });
   const client = await dial();
   await client.closed();
-  await server.close(1_000);
 });
 
 const garbage: [name: string, bytes: string, told: RegExp][] = [
@@ -341,8 +323,8 @@ const garbage: [name: string, bytes: string, told: RegExp][] = [
 ];
 
 for (const [name, bytes, told] of garbage) {
-  test(`is answered once and cut off: ${name}`, async () => {
-    const { server, dial, counted } = await start();
+  test(`is answered once and cut off: ${name}`, async (t) => {
+    const { dial, counted } = await start(t);
     const client = await dial();
     client.socket.write(Buffer.from(bytes, 'latin1'));
     // It goes on and on, and still gets to read what it is told.
@@ -350,32 +332,43 @@ for (const [name, bytes, told] of garbage) {
     await client.closed();
     assert.match(client.received(), told);
     assert.equal(counted('protocol_errors'), 1);
-    await server.close(1_000);
   });
 }
 
-test('a client that has sent all it will send gets its replies', async () => {
+test('a client that has read its last reply and stays is cut off', async (t) => {
+  const { address, counted, gauge } = await start(t, { limits: { lingerMs: 50 } });
+  const client = await dial(t, address, { allowHalfOpen: true });
+  client.socket.write('nonsense');
+  await until(() => counted('protocol_errors') === 1, 'it is refused');
+  await until(() => gauge('connections_open') === 0, 'the connection is cut off');
+  assert.ok(!client.socket.writableEnded, 'it has not ended it itself');
+});
+
+test('a client that has sent all it will send gets its replies', async (t) => {
   const slow = gate();
-  const { server, dial } = await start({
+  const { dial } = await start(t, {
     respond: async (payload) => {
-      await slow.passed;
+      if (payload !== 'fast') await slow.passed;
       return `OK ${payload}`;
     },
   });
   const client = await dial();
   client.send('one', 'two');
   client.socket.end('5:half');
-  await delay(20);
+  await once(client.socket, 'finish');
+  // When this one has its reply, the server has seen the end of the other, which it was sent before.
+  const other = await dial();
+  other.send('fast');
+  await other.until(replies('fast'));
   slow.open();
   await client.closed();
   assert.equal(client.received(), replies('one', 'two'));
-  await server.close(1_000);
 });
 
-test('a client that goes away while it is being answered does no harm', async () => {
+test('a client that goes away while it is being answered does no harm', async (t) => {
   const slow = gate();
   const started = gate();
-  const { server, dial, gauge } = await start({
+  const { dial, gauge } = await start(t, {
     respond: async (payload) => {
       started.open();
       await slow.passed;
@@ -386,18 +379,17 @@ test('a client that goes away while it is being answered does no harm', async ()
   client.send('one', 'two');
   await started.passed;
   client.socket.resetAndDestroy();
-  while (gauge('connections_open') !== 0) await delay(5);
+  await until(() => gauge('connections_open') === 0, 'the connection is gone');
   slow.open();
   const other = await dial();
   other.send('three');
   await other.until(replies('three'));
-  await server.close(1_000);
 });
 
-test('connections above the limit are closed while all wait for replies, and there is room again when one goes', async () => {
+test('connections above the limit are closed while all wait for replies, and there is room again when one goes', async (t) => {
   const slow = gate();
   let waiting = 0;
-  const { server, dial, counted, gauge } = await start({
+  const { dial, counted, gauge } = await start(t, {
     limits: { connections: 2 },
     respond: async (payload) => {
       if (payload === 'slow') {
@@ -413,12 +405,12 @@ test('connections above the limit are closed while all wait for replies, and the
     await client.until(replies('1'));
     client.send('slow');
   }
-  while (waiting < 2) await delay(5);
+  await until(() => waiting === 2, 'both wait for a reply');
   const third = await dial();
   await third.closed();
   assert.equal(counted('connections_refused'), 1);
   first.socket.resetAndDestroy();
-  while (gauge('connections_open') !== 1) await delay(5);
+  await until(() => gauge('connections_open') === 1, 'one connection is gone');
   const fourth = await dial();
   fourth.send('4');
   await fourth.until(replies('4'));
@@ -426,13 +418,12 @@ test('connections above the limit are closed while all wait for replies, and the
   assert.equal(counted('connections_evicted'), 0);
   slow.open();
   await second.until(replies('1', 'slow'));
-  await server.close(1_000);
 });
 
-test('one that waits for nothing makes room for another', async () => {
+test('one that waits for nothing makes room for another', async (t) => {
   const slow = gate();
   let waiting = 0;
-  const { server, dial, counted, gauge } = await start({
+  const { dial, counted, gauge } = await start(t, {
     limits: { connections: 3 },
     respond: async (payload) => {
       if (payload === 'slow') {
@@ -446,7 +437,7 @@ test('one that waits for nothing makes room for another', async () => {
   busy.send('1');
   await busy.until(replies('1'));
   busy.send('slow');
-  while (waiting < 1) await delay(5);
+  await until(() => waiting === 1, 'one waits for a reply');
   halfway.socket.write('5:ab');
   for (const gone of [silent, halfway]) {
     const next = await dial();
@@ -456,18 +447,17 @@ test('one that waits for nothing makes room for another', async () => {
     // It is waited for again, so that it is the other's turn.
     const before = waiting;
     next.send('slow');
-    while (waiting === before) await delay(5);
+    await until(() => waiting > before, 'it waits for a reply');
   }
   assert.equal(counted('connections_evicted'), 2);
   assert.equal(counted('connections_refused'), 0);
   assert.equal(gauge('connections_open'), 3);
   slow.open();
   await busy.until(replies('1', 'slow'));
-  await server.close(1_000);
 });
 
-test('many connections at once, each with its own replies', async () => {
-  const { server, dial } = await start({
+test('many connections at once, each with its own replies', async (t) => {
+  const { dial } = await start(t, {
     limits: { connections: 500 },
     respond: async (payload) => {
       await delay(Math.random() * 20);
@@ -484,13 +474,12 @@ test('many connections at once, each with its own replies', async () => {
       client.socket.end();
     }),
   );
-  await server.close(1_000);
 });
 
-test('closing finishes what was asked, and takes up nothing more', async () => {
+test('closing finishes what was asked, and takes up nothing more', async (t) => {
   const slow = gate();
   const started = gate();
-  const { server, dial } = await start({
+  const { server, dial } = await start(t, {
     respond: async (payload) => {
       started.open();
       await slow.passed;
@@ -501,7 +490,7 @@ test('closing finishes what was asked, and takes up nothing more', async () => {
   const idle = await dial();
   client.send('asked in time');
   await started.passed;
-  const closing = server.close(5_000);
+  const closing = server.close(HANG_MS);
   client.send('too late');
   await idle.closed();
   await assert.rejects(dial());
@@ -511,9 +500,9 @@ test('closing finishes what was asked, and takes up nothing more', async () => {
   assert.equal(client.received(), replies('asked in time'));
 });
 
-test('closing does not wait for ever', async () => {
+test('closing does not wait for ever', async (t) => {
   const started = gate();
-  const { server, dial } = await start({
+  const { server, dial } = await start(t, {
     respond: () => {
       started.open();
       return new Promise(() => undefined);

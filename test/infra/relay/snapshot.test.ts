@@ -1,20 +1,16 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, describe, test } from 'node:test';
 import fc from 'fast-check';
 import type { Entry } from '../../../infra/relay/entry.ts';
 import { openSnapshot, type Snapshot } from '../../../infra/relay/snapshot.ts';
+import { makeFolder, type Scope } from '../../resources.ts';
 import { DAY, domain, EXAMPLE, HOUR, NOW, POLICY, recordingObserver, virtualClock } from './scene.ts';
 
-let root: string;
+const root = await makeFolder({ after }, 'relay-snapshot');
 let made = 0;
-before(async () => {
-  root = await mkdtemp(join(tmpdir(), 'relay-snapshot-'));
-});
-after(() => rm(root, { recursive: true, force: true }));
 
 async function open({ readOnly = false, directory = join(root, String(++made)) } = {}) {
   await mkdir(directory, { recursive: true });
@@ -34,6 +30,18 @@ async function load(snapshot: Snapshot): Promise<Entry[]> {
   const entries: Entry[] = [];
   await snapshot.loadPolicies((entry) => entries.push(entry));
   return entries;
+}
+
+/** How often the event loop has turned since, until the scope ends. */
+function countTurns(scope: Scope): () => number {
+  let turns = 0;
+  const turn = () => {
+    turns += 1;
+    timer = setImmediate(turn);
+  };
+  let timer = setImmediate(turn);
+  scope.after(() => clearImmediate(timer));
+  return () => turns;
 }
 
 const ENTRY: Entry = {
@@ -77,22 +85,17 @@ test('a directory that is not there is made, for its owner alone', async () => {
   assert.deepEqual(observer.events, []);
 });
 
-test('many entries are written and read, without a pause for lookups', async () => {
+test('many entries are written and read, without a pause for lookups', async (t) => {
   const { snapshot } = await open();
   const entries = Array.from({ length: 20_000 }, (_, i) => ({ ...ENTRY, domain: domain(`d${i}.example`) }));
-  let turns = 0;
-  const turn = () => {
-    turns += 1;
-    timer = setImmediate(turn);
-  };
-  let timer = setImmediate(turn);
+  const turns = countTurns(t);
   await snapshot.savePolicies(entries);
-  const saving = turns;
+  const saving = turns();
   const loaded = await load(snapshot);
-  clearImmediate(timer);
+  const loading = turns() - saving;
   assert.deepEqual(loaded, entries);
   assert.ok(saving >= 20, `the event loop turned ${saving} times while saving`);
-  assert.ok(turns - saving >= 20, `and ${turns - saving} times while loading`);
+  assert.ok(loading >= 20, `and ${loading} times while loading`);
 });
 
 const lines: [what: string, line: unknown, kept: boolean][] = [
@@ -232,16 +235,14 @@ describe('a file', () => {
     assert.equal(observer.events.length, 1);
   });
 
-  test('that is large is handed over while it is read', async () => {
+  test('that is large is handed over while it is read', async (t) => {
     const { snapshot, policies } = await open();
     await writeFile(policies, `${HEADER}\n${`${JSON.stringify(LINE)}\n`.repeat(10_000)}`);
-    let turns = 0;
+    const turns = countTurns(t);
     const seenAt = new Set<number>();
-    const timer = setInterval(() => turns++, 0);
     await snapshot.loadPolicies(() => {
-      seenAt.add(turns);
+      seenAt.add(turns());
     });
-    clearInterval(timer);
     assert.ok(seenAt.size > 1, 'not all at once');
   });
 
@@ -262,16 +263,21 @@ describe('a file', () => {
     assert.equal((await stat(policies)).mode & 0o777, 0o600);
   });
 
-  test('is replaced as a whole: whoever reads meanwhile reads the old one or the new one', async () => {
+  test('is replaced as a whole: whoever reads meanwhile reads the old one or the new one', async (t) => {
     const { snapshot, policies } = await open();
     const all = (count: number) =>
       Array.from({ length: count }, (_, i) => ({ ...ENTRY, domain: domain(`d${i}.example`) }));
     await snapshot.savePolicies(all(3_000));
     let saving = true;
     const writing = (async () => {
-      for (let i = 1; i <= 10; i++) await snapshot.savePolicies(all(3_000 + i));
-      saving = false;
+      try {
+        for (let i = 1; i <= 10; i++) await snapshot.savePolicies(all(3_000 + i));
+      } finally {
+        saving = false;
+      }
     })();
+    // Also when reading fails, or it would write into a folder that is being removed.
+    t.after(() => writing);
     while (saving) {
       const text = await readFile(policies, 'utf8');
       const count = text.split('\n').length - 2;

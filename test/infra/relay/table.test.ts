@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
-import { createServer } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { type AttributeValue, DynamoDBClient, PutItemCommand } from '@aws-sdk/client-dynamodb';
 import { createDynamoStore } from '../../../functions/store/dynamo.ts';
 import { createPolicyTable, startDynamoDb } from '../../../infra/local/dynamodb.ts';
 import { localClientConfig } from '../../../infra/local/environment.ts';
 import { seed } from '../../../infra/local/seed.ts';
-import { systemClock } from '../../../infra/relay/clock.ts';
+import { type Clock, systemClock } from '../../../infra/relay/clock.ts';
 import { createTable, type Table } from '../../../infra/relay/table.ts';
+import { HANG_MS, listen, type Scope, until } from '../../resources.ts';
 import {
   DAY,
   EXAMPLE,
@@ -281,35 +282,35 @@ describe('an outage', () => {
 
 describe('over the network', () => {
   const observer = recordingObserver();
-  const clients: DynamoDBClient[] = [];
-  const connect = (endpoint: string, options: object = {}): Table => {
+  const connect = (scope: Scope, endpoint: string, options: object = {}): DynamoDBClient => {
     const client = new DynamoDBClient({ ...localClientConfig(endpoint), maxAttempts: 1, ...options });
-    clients.push(client);
-    return createTable({ client, tableName: 'policies', clock: systemClock, observer });
+    scope.after(() => client.destroy());
+    return client;
   };
-  let database: Awaited<ReturnType<typeof startDynamoDb>>;
-  let table: Table;
+  const tableOf = (client: DynamoDBClient, tableName = 'policies', clock: Clock = systemClock): Table =>
+    createTable({ client, tableName, clock, observer });
+  let database: Awaited<ReturnType<typeof startDynamoDb>> | undefined;
+  let endpoint: string;
   let raw: DynamoDBClient;
   before(async () => {
     database = await startDynamoDb();
-    raw = new DynamoDBClient(localClientConfig(database.endpoint));
-    clients.push(raw);
+    endpoint = database.endpoint;
+    raw = new DynamoDBClient(localClientConfig(endpoint));
     await createPolicyTable(raw, 'policies');
-    table = connect(database.endpoint);
   });
   after(async () => {
-    for (const client of clients) client.destroy();
-    await database.close();
+    raw?.destroy();
+    await database?.close();
   });
 
-  const PATIENTLY = { consistent: true, milliseconds: 20_000 };
+  const PATIENTLY = { consistent: true, milliseconds: HANG_MS };
 
   test('what the store writes is what is read', async () => {
     const store = createDynamoStore({ client: raw, table: 'policies' });
     const now = Date.now();
     const times = { inserted: now - DAY, lastUpdate: now, lastFetch: now, lastUse: now };
     await seed(store, { domain: EXAMPLE, policy: POLICY, recordId: 'id1', ...times });
-    const read = await table.read(EXAMPLE, PATIENTLY);
+    const read = await tableOf(raw).read(EXAMPLE, PATIENTLY);
     assert.ok(read.kind === 'item');
     assert.deepEqual(read.entry, {
       domain: EXAMPLE,
@@ -326,64 +327,49 @@ describe('over the network', () => {
     await raw.send(
       new PutItemCommand({ TableName: 'policies', Item: { ...ITEM, ...key, Mode: { N: '1' } } as never }),
     );
+    const table = tableOf(raw);
     const [broken, none] = ['broken.example', 'none.example'] as never[];
     assert.equal((await table.read(broken as never, PATIENTLY)).kind, 'unreadable');
     assert.equal((await table.read(none as never, PATIENTLY)).kind, 'absent');
   });
 
-  test('a server that accepts and says nothing is given up, with its connections', async () => {
-    let open = 0;
-    const closed: Promise<unknown>[] = [];
+  test('a server that accepts and says nothing is given up, with its connections', async (t) => {
+    const open = new Set<Socket>();
     const silent = createServer((socket) => {
-      socket.resume();
-      open += 1;
-      closed.push(
-        new Promise((resolve) =>
-          socket
-            .on('error', () => {})
-            .on('close', () => {
-              open -= 1;
-              resolve(undefined);
-            }),
-        ),
-      );
+      open.add(socket.resume());
+      socket.on('error', () => {}).on('close', () => open.delete(socket));
     });
-    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
-    const { port } = silent.address() as { port: number };
-    const hung = connect(`http://127.0.0.1:${port}`);
-    const reads = await Promise.all(
+    const port = await listen(t, silent);
+    // Its time goes on only when every connection is there, or some could still come after they are counted.
+    const clock = virtualClock();
+    const hung = tableOf(connect(t, `http://127.0.0.1:${port}`), 'policies', clock);
+    const reading = Promise.all(
       Array.from({ length: 20 }, () => hung.read(EXAMPLE, { consistent: false, milliseconds: 100 })),
     );
+    await until(() => open.size === 20, 'each read has a connection');
+    await clock.pass(100);
+    const reads = await reading;
     assert.deepEqual(new Set(reads.map(({ kind }) => kind)), new Set(['failed']));
-    await Promise.all(closed);
-    assert.equal(open, 0);
+    await until(() => open.size === 0, 'no connection is left');
     assert.equal(hung.refuses(), true);
-    silent.close();
   });
 
-  const down: [what: string, () => Table][] = [
-    ['nobody listens', () => connect('http://127.0.0.1:1')],
-    [
-      'there is no such table',
-      () => {
-        const client = new DynamoDBClient({ ...localClientConfig(database.endpoint), maxAttempts: 1 });
-        clients.push(client);
-        return createTable({ client, tableName: 'others', clock: systemClock, observer });
-      },
-    ],
+  const down: [what: string, start: (scope: Scope) => Table][] = [
+    ['nobody listens', (scope) => tableOf(connect(scope, 'http://127.0.0.1:1'))],
+    ['there is no such table', (scope) => tableOf(connect(scope, endpoint), 'others')],
     [
       'there are no credentials',
-      () => connect(database.endpoint, { credentials: () => Promise.reject(new Error('none')) }),
+      (scope) => tableOf(connect(scope, endpoint, { credentials: () => Promise.reject(new Error('none')) })),
     ],
     [
       'credentials never come',
-      () => connect(database.endpoint, { credentials: () => new Promise(() => {}) }),
+      (scope) => tableOf(connect(scope, endpoint, { credentials: () => new Promise(() => {}) })),
     ],
   ];
   for (const [what, start] of down) {
-    test(`where ${what}, the read fails and nothing else happens`, async () => {
-      const milliseconds = what === 'credentials never come' ? 50 : 20_000;
-      assert.equal((await start().read(EXAMPLE, { consistent: false, milliseconds })).kind, 'failed');
+    test(`where ${what}, the read fails and nothing else happens`, async (t) => {
+      const milliseconds = what === 'credentials never come' ? 50 : HANG_MS;
+      assert.equal((await start(t).read(EXAMPLE, { consistent: false, milliseconds })).kind, 'failed');
       await idle();
     });
   }

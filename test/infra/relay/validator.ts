@@ -1,9 +1,9 @@
 // A validating resolver on loopback that answers from a table: what it is said to have found out about signatures is
 // data, too. Its faults are those that a DNS client may meet.
 
-import { createSocket, type Socket as UdpSocket } from 'node:dgram';
+import type { Socket as UdpSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { createServer, type Server } from 'node:net';
 import {
   type Answer,
   AUTHENTIC_DATA,
@@ -16,6 +16,7 @@ import {
   TRUNCATED_RESPONSE,
 } from 'dns-packet';
 import type { DnsServer } from '../../../infra/relay/dns.ts';
+import { bindUdp, listen, type Scope } from '../../resources.ts';
 
 type Transport = 'udp' | 'tcp';
 
@@ -59,7 +60,6 @@ export interface Validator {
   set(entries: Entries): void;
   /** `name TYPE` of everything that was asked so far, in order. */
   questions(): string[];
-  close(): Promise<void>;
 }
 
 const RCODES = { NOERROR: 0, FORMERR: 1, SERVFAIL: 2, NXDOMAIN: 3, NOTIMP: 4, REFUSED: 5 } as const;
@@ -67,11 +67,15 @@ const RCODES = { NOERROR: 0, FORMERR: 1, SERVFAIL: 2, NXDOMAIN: 3, NOTIMP: 4, RE
 const MAX_ALIASES = 40;
 const NEGATIVE: Entry = { rcode: 'NXDOMAIN' };
 
-export async function startValidator(entries: Entries = {}): Promise<Validator> {
+/** Stops with the scope. */
+export async function startValidator(scope: Scope, entries: Entries = {}): Promise<Validator> {
   let table = entries;
   const asked: Asked[] = [];
-  const sockets = new Set<Socket>();
   let open = true;
+  scope.after(() => {
+    // An answer that comes later has no socket to go to.
+    open = false;
+  });
 
   async function answer(
     message: Buffer,
@@ -91,9 +95,7 @@ export async function startValidator(entries: Entries = {}): Promise<Validator> 
   }
 
   const tcp = createServer({ noDelay: true }, (socket) => {
-    sockets.add(socket);
     socket.on('error', () => {});
-    socket.on('close', () => sockets.delete(socket));
     let received = Buffer.alloc(0);
     socket.on('data', (chunk) => {
       received = Buffer.concat([received, chunk]);
@@ -110,44 +112,32 @@ export async function startValidator(entries: Entries = {}): Promise<Validator> 
       });
     });
   });
-  const udp = await listen(tcp);
+  const { udp, port } = await listenOnBoth(scope, tcp);
   udp.on('error', () => {});
   udp.on('message', (message, { port, address }) => {
     void answer(message, 'udp', port, (bytes) => udp.send(bytes, port, address));
   });
 
   return {
-    server: { address: '127.0.0.1', port: (tcp.address() as AddressInfo).port },
+    server: { address: '127.0.0.1', port },
     asked,
     set(other) {
       table = other;
     },
     questions: () => asked.map(({ name, type }) => `${name} ${type}`),
-    async close() {
-      open = false;
-      const closed = Promise.all([once(udp, 'close'), once(tcp, 'close')]);
-      udp.close();
-      tcp.close();
-      for (const socket of sockets) socket.destroy();
-      await closed;
-    },
   };
 }
 
 /** UDP and TCP on one port, which has to be free for both. */
-async function listen(tcp: ReturnType<typeof createServer>): Promise<UdpSocket> {
+async function listenOnBoth(scope: Scope, tcp: Server): Promise<{ udp: UdpSocket; port: number }> {
   for (let attempt = 0; ; attempt += 1) {
-    tcp.listen(0, '127.0.0.1');
-    await once(tcp, 'listening');
-    const udp = createSocket('udp4');
+    const port = await listen(scope, tcp);
     try {
-      udp.bind((tcp.address() as AddressInfo).port, '127.0.0.1');
-      await once(udp, 'listening');
-      return udp;
+      return { udp: await bindUdp(scope, port), port };
     } catch (error) {
-      udp.close();
+      const closed = once(tcp, 'close');
       tcp.close();
-      await once(tcp, 'close');
+      await closed;
       if (attempt === 20) throw error;
     }
   }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { CreateQueueCommand, SQSClient } from '@aws-sdk/client-sqs';
 import { decodeRequest } from '../../../functions/request/request.ts';
 import { localClientConfig } from '../../../infra/local/environment.ts';
@@ -309,19 +309,12 @@ test('afterwards the table says what has become of them', async () => {
 });
 
 describe('over the network', () => {
-  let sqs: Awaited<ReturnType<typeof startSqs>>;
-  let client: SQSClient;
-  before(async () => {
-    sqs = await startSqs();
-    client = new SQSClient(localClientConfig(sqs.endpoint));
+  test('the list arrives in the queue', async (t) => {
+    const sqs = await startSqs();
+    t.after(sqs.close);
+    const client = new SQSClient(localClientConfig(sqs.endpoint));
+    t.after(() => client.destroy());
     await client.send(new CreateQueueCommand({ QueueName: 'requests' }));
-  });
-  after(async () => {
-    client.destroy();
-    await sqs.close();
-  });
-
-  test('the list arrives in the queue', async () => {
     const { start, complaints } = open(undefined, {
       client,
       queueUrl: sqs.queueUrl('requests'),
