@@ -14,7 +14,7 @@ const settings = readSettings({});
 const promised = promiseOf(settings);
 const OURS = ours(settings);
 
-function run(rule: Rule, { domains = 90, days = 365, seed = 1, lostRenewals = 0, outages = true } = {}) {
+function run(rule: Rule, { domains = 60, days = 365, seed = 1, lostRenewals = 0, outages = true } = {}) {
   const rates = { hostOutages: outages ? 6 : 0, dnsOutages: outages ? 2 : 0, changes: 3 };
   return simulate(rule, {
     hosts: populate({ domains, days, seed, ...rates }),
@@ -26,7 +26,7 @@ function run(rule: Rule, { domains = 90, days = 365, seed = 1, lostRenewals = 0,
 }
 
 /** Forty policies of one lifetime, in seconds, and nothing that goes wrong. */
-function runSteadily(rule: Rule, maxAge: number, { days = 60, lostRenewals = 0 } = {}) {
+function runSteadily(rule: Rule, maxAge: number, { days = 30, lostRenewals = 0 } = {}) {
   const hosts = Array.from({ length: 40 }, (_, i) =>
     steadyHost(i, maxAge, 'enforce', [START + (i * DAY) / 40]),
   );
@@ -50,14 +50,14 @@ test('the promise is the arithmetic of the settings', () => {
 });
 
 test('the same seed gives the same figures, another gives others', async () => {
-  const small = { domains: 60, days: 60, lostRenewals: 0.1 };
+  const small = { domains: 30, days: 30, lostRenewals: 0.1 };
   const first = await run(OURS, small);
   assert.deepEqual(await run(OURS, small), first);
   assert.notDeepEqual(await run(OURS, { ...small, seed: 2 }), first);
 });
 
 test('a year of trouble, and no policy of two hours or more is expired while its host can be reached', async () => {
-  const [our, again, mox] = [await run(OURS), await run(OURS, { seed: 2 }), await run(MOX)];
+  const [our, again, mox] = [await run(OURS), await run(OURS, { seed: 2, days: 180 }), await run(MOX)];
   for (const { brokenMs, rows } of [our, again]) {
     assert.equal(brokenMs, 0);
     // Not for want of trouble, nor because nearly all is excused.
@@ -104,14 +104,14 @@ for (const [maxAge, lapse] of [
 for (const edge of EDGES) {
   test(`a day-long policy survives if its host can be reached for as long as promised, not for less: ${edge.name}`, async () => {
     const enough = enoughMs(edge, settings);
-    const trials = await tryEdge(edge, { settings, seed: 1, count: 3_000, leastMs: enough - 20 * MINUTE });
+    const trials = await tryEdge(edge, { settings, seed: 1, count: 2_000, leastMs: enough - 20 * MINUTE });
     const longest = longestLapsedMs(trials);
     assert.ok(longest < enough, `${longest / MINUTE} min were not enough`);
     assert.ok(
       longest > enough - 12 * MINUTE,
       `${longest / MINUTE} min were the longest that were not enough`,
     );
-    assert.ok(trials.filter(({ reachableMs }) => reachableMs >= enough).length > 300);
+    assert.ok(trials.filter(({ reachableMs }) => reachableMs >= enough).length > 200);
   });
 }
 
