@@ -124,7 +124,11 @@ test('ports can be chosen; one that is taken is an error that leaves nothing beh
   const udp = await bindUdp(t);
   const { policyHostPort } = internet;
   for (const taken of [{ policyHostPort }, { dnsPort: policyHostPort }, { dnsPort: udp.address().port }]) {
-    await assert.rejects(startInternet(taken), { code: 'EADDRINUSE' });
+    const started = startInternet(taken);
+    // If it does start, it is closed like any other.
+    const close = () => started.then((other) => other.close()).catch(() => {});
+    t.after(close);
+    await assert.rejects(started, { code: 'EADDRINUSE' });
   }
 });
 
