@@ -445,8 +445,10 @@ function askOverUdp(
     const socket = createSocket(isIPv6(address) ? 'udp6' : 'udp4');
     const finish = (reply: Exclude<Reply, { kind: 'stray' }>) => {
       signal.removeEventListener('abort', outOfTime);
+      // Only what is ours: Node closes a socket that is being bound when it is bound, which its own listener tells it.
+      for (const event of ['message', 'connect', 'error']) socket.removeAllListeners(event);
       // After `close`, a send that was on its way may still report.
-      socket.removeAllListeners().on('error', () => {});
+      socket.on('error', () => {});
       socket.close();
       resolve(reply);
     };

@@ -506,21 +506,43 @@ test('only so many questions are on their way at once, and only so many wait', a
   assert.equal((await silent).status, 'failed');
 });
 
+/** How many sockets and timers this process has. */
+async function countHandles(kinds: readonly string[] = ['UDPWrap', 'TCPSocketWrap', 'Timeout']) {
+  // In a turn of its own, or the timer of whoever polls would count.
+  await new Promise((resolve) => setImmediate(resolve));
+  return process.getActiveResourcesInfo().filter((kind) => kinds.includes(kind)).length;
+}
+
+/** The number of handles, when the connections of earlier tests have ended. */
+async function settledHandles(): Promise<number> {
+  await until(async () => (await countHandles(['TCPSocketWrap'])) === 0, 'no connection of another test');
+  return countHandles();
+}
+
 test('after the last answer nothing is left', async (t) => {
-  const left = (kinds: readonly string[]) =>
-    process.getActiveResourcesInfo().filter((kind) => kinds.includes(kind)).length;
-  const kinds = ['UDPWrap', 'TCPSocketWrap', 'Timeout'];
   const own = await startValidator(t, { 'a.test A': SILENT, 'b.test A': { records: ['192.0.2.1'] } });
-  // The connections of earlier tests end when their servers notice.
-  await until(() => left(['TCPSocketWrap']) === 0, 'earlier tests have left no connection');
-  const before = left(kinds);
+  const before = await settledHandles();
   const dns = client(t, { resendMs: 5 }, [own.server]);
   const silent = dns.ask('a.test', 'A', PATIENCE);
   assert.equal((await dns.ask('b.test', 'A', PATIENCE)).status, 'found');
-  assert.ok(left(kinds) > before, 'a socket waits');
+  assert.ok((await countHandles()) > before, 'a socket waits');
   dns.close();
   assert.equal((await silent).status, 'failed');
-  await until(() => left(kinds) === before, 'neither a socket nor a timer is left');
+  await until(async () => (await countHandles()) === before, 'neither a socket nor a timer is left');
+});
+
+test('a question that is given up leaves nothing, also while its socket is being made', async (t) => {
+  validator.set({ 'a.test A': SILENT });
+  const before = await settledHandles();
+  const dns = client(t);
+  for (let steps = 0; steps < 30; steps += 1) {
+    const caller = new AbortController();
+    const answer = dns.ask('a.test', 'A', caller.signal);
+    for (let step = 0; step < steps; step += 1) await undefined;
+    caller.abort();
+    assert.equal((await answer).status, 'failed');
+  }
+  await until(async () => (await countHandles()) === before, 'neither a socket nor a timer is left', 10_000);
 });
 
 const servers: [text: string, expected: DnsServer | undefined, loopback?: boolean][] = [

@@ -21,8 +21,10 @@ const NEVER_MS = 3_600_000;
 /** An override map that is closed with the scope, and what it says of itself. */
 async function open(scope: Scope, file: string | undefined, pollMs = NEVER_MS) {
   const { metrics, told, gauge } = createRecorder();
-  const overrides = await openOverrides(file, { observer: metrics, pollMs });
-  scope.after(() => overrides.close());
+  const opening = openOverrides(file, { observer: metrics, pollMs });
+  // Before it is open: whoever expects it not to open may not wait for it.
+  scope.after(async () => (await opening.catch(() => undefined))?.close());
+  const overrides = await opening;
   return { overrides, told, gauge };
 }
 

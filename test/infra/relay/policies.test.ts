@@ -747,7 +747,7 @@ describe('many lookups at once', () => {
     });
     const { kind, ...rest } = await policies.find(EXAMPLE, PATIENT);
     assert.deepEqual({ kind, ...rest }, { kind: 'unknown', reason: 'too many domains are being looked up' });
-    for (const { stopped } of lookups) stopped.abort();
+    for (const { stopped } of lookups) stopped.abort('enough');
     await Promise.all(lookups.map(({ found }) => found));
   });
 });

@@ -72,10 +72,11 @@ function surroundings(variables: Record<string, string> = {}, change: Partial<Su
   return { ...recorder, given };
 }
 
-async function startUntilEnd(scope: Scope, given: Surroundings) {
-  const relay = await startRelay(given);
-  scope.after(() => relay.close());
-  return relay;
+function startUntilEnd(scope: Scope, given: Surroundings) {
+  const starting = startRelay(given);
+  // Before it has started: whoever expects it not to start may not wait for it.
+  scope.after(async () => (await starting.catch(() => undefined))?.close());
+  return starting;
 }
 
 /** A relay, and Postfix's connection to it; both end with the scope, if not before. */
