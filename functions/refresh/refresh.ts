@@ -69,7 +69,8 @@ export async function refreshDomain(
   // AbortSignal.timeout would leave its timer behind for the rest of the minute.
   const timer = setTimeout(() => outOfTime.abort(), limits.domainMs);
   // The end of the batch is the end of the minute too, also where work does not notice it.
-  signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
+  const stopTimer = () => clearTimeout(timer);
+  signal.addEventListener('abort', stopTimer, { once: true });
   const patience = AbortSignal.any([outOfTime.signal, signal]);
 
   let decision: Decision;
@@ -88,7 +89,8 @@ export async function refreshDomain(
       decision = decide({ record, lookup: found, fetched, now: now(), rules });
     }
   } finally {
-    clearTimeout(timer);
+    stopTimer();
+    signal.removeEventListener('abort', stopTimer);
   }
 
   switch (decision.action) {

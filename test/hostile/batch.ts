@@ -2,11 +2,8 @@
 // with the limits it has there.
 
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import { build } from 'esbuild';
 import type { FailureCode } from '../../functions/mtasts/failure.ts';
@@ -21,6 +18,7 @@ import { type Internet, type Site, startInternet } from '../../infra/local/inter
 import type { Name, PolicyHost } from '../../infra/local/internet/site.ts';
 import { seed } from '../../infra/local/seed.ts';
 import { policyDomain } from '../functions/mtasts/network.ts';
+import { makeFolder, until } from '../resources.ts';
 import { HELD } from './frame.ts';
 import { answering } from './https.ts';
 
@@ -139,8 +137,7 @@ function endOf({ failing, lastFetch, lastUpdate, policy }: PolicyRecord, fetched
 
 /** As osls does it, see serverless.yml. */
 async function bundled(t: TestContext, entry: string): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'mta-sts-bundle-'));
-  t.after(() => rm(folder, { recursive: true, force: true }));
+  const folder = await makeFolder(t, 'bundle');
   const outfile = join(folder, 'refresh.mjs');
   await build({
     entryPoints: [entry],
@@ -165,8 +162,7 @@ async function assertNothingLeft(internet: Internet, resources: readonly string[
     [],
   );
   // A client that has left may not have been noticed yet.
-  for (let patience = 200; patience > 0 && internet.openSockets() > 0; patience--) await delay(10);
-  assert.equal(internet.openSockets(), 0);
+  await until(() => internet.openSockets() === 0, 'every client has left');
 }
 
 export const NEW_ID: Name = { txt: [['v=STSv1; id=id2;']] };
