@@ -283,7 +283,7 @@ export async function createPolicies(options: {
   /** Never rejects. */
   async function lookUp(domain: Domain): Promise<TxtRecord> {
     const answer = await within(RECORD_MS, clock, (signal) =>
-      dns.ask(recordName(domain), 'TXT', signal),
+      dns.ask(recordName(domain), 'TXT', signal, domain),
     ).catch((error): DnsAnswer => ({ status: 'failed', reason: (error as Error).message }));
     if (answer.status === 'failed') return { status: 'unavailable', reason: answer.reason };
     const records = answer.status === 'found' ? answer.records : [];
