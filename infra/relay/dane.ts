@@ -15,6 +15,11 @@ export type DaneAnswer =
   | { readonly kind: 'none' }
   /** Of the hosts that can be reached, all or some have them: `dane-only` or `dane`. */
   | { readonly kind: 'all' | 'some'; readonly hosts: readonly string[] }
+  /**
+   * Of the hosts that can be told of, none has them; others cannot be told. DANE decides, host by host, unless there is a
+   * policy, or may be one: then the mail waits.
+   */
+  | { readonly kind: 'unclear'; readonly reason: string }
   /** It cannot be told: the mail waits. */
   | { readonly kind: 'failed'; readonly reason: string };
 
@@ -177,10 +182,15 @@ async function inspect(destination: Destination, dns: Dns, signal: AbortSignal):
   const without = findings.some(({ state }) => state.kind === 'without');
   const failures = findings.flatMap(({ state }) => (state.kind === 'failed' ? [state.reason] : []));
   // RFC 7672 §2.1.2: a host whose lookup fails is one not to be used. Postfix sees to that itself, with `dane` and with
-  // `dane-only`; with `secure` it would not. So one that fails matters where no other host shows that DANE decides.
-  if (secured.length === 0 && failures[0] !== undefined) return failed(failures[0]);
+  // `dane-only`; with `secure` it would not. So one that fails matters only where no other host shows that DANE decides.
   // But the next look may say more.
   if (failures.length > 0) ttlSeconds = Math.min(ttlSeconds, FAILURE_SECONDS);
+  if (secured.length === 0 && failures[0] !== undefined) {
+    // Where no host is left that mail could go to, it waits in any case, and this names the reason in Postfix's log.
+    if (!without) return failed(failures[0]);
+    const line = `${failures[0]}: dane, unless there may be a policy; then whether DANE decides cannot be told`;
+    return conclude({ kind: 'unclear', reason: failures[0] }, line);
+  }
   if (secured.length === 0) return none('no host has usable signed TLSA records');
   return without
     ? conclude({ kind: 'some', hosts: secured }, 'some hosts have usable signed TLSA records: dane')

@@ -231,6 +231,30 @@ const matrix: [what: string, entries: Entries, expected: string | RegExp, notAsk
   [
     'one bogus, one without',
     { 'a.test MX': mx('m1.test', 'm2.test'), ...host('m1.test', { tlsa: BOGUS }), ...without('m2.test') },
+    /^unclear: TLSA of _25\._tcp\.m1\.test/,
+  ],
+  [
+    'one silent, one without',
+    { 'a.test MX': mx('m1.test', 'm2.test'), ...without('m1.test'), ...host('m2.test', { tlsa: SILENT }) },
+    /^unclear: TLSA of _25\._tcp\.m2\.test/,
+  ],
+  [
+    'the addresses of one bogus, one without',
+    { 'a.test MX': mx('m1.test', 'm2.test'), ...without('m1.test'), ...host('m2.test', { a: BOGUS }) },
+    /^unclear: A of m2\.test/,
+  ],
+  [
+    'one bogus, one without address: there is no other host',
+    { 'a.test MX': mx('m1.test', 'm2.test'), ...host('m1.test', { tlsa: BOGUS }) },
+    /^TLSA of _25\._tcp\.m1\.test/,
+  ],
+  [
+    'both bogus',
+    {
+      'a.test MX': mx('m1.test', 'm2.test'),
+      ...host('m1.test', { tlsa: BOGUS }),
+      ...host('m2.test', { tlsa: BOGUS }),
+    },
     /^TLSA of _25\._tcp\.m1\.test/,
   ],
   // Aliases of hosts
@@ -320,7 +344,7 @@ for (const [what, entries, expected, notAsked] of matrix) {
     const explained = lines.at(-1);
     dns.close();
     if (expected instanceof RegExp) {
-      assert.match(answer.kind === 'failed' ? answer.reason : answer.kind, expected);
+      assert.match(summary(answer), expected);
       assert.match(explained ?? '', /cannot be told$/);
     } else {
       assert.equal(summary(answer), expected);
@@ -340,6 +364,7 @@ for (const [what, entries, expected, notAsked] of matrix) {
 }
 
 function summary(answer: DaneAnswer): string {
+  if (answer.kind === 'unclear') return `unclear: ${answer.reason}`;
   return answer.kind === 'failed'
     ? answer.reason
     : [answer.kind, ...('hosts' in answer ? answer.hosts : [])].join(' ');
