@@ -26,7 +26,7 @@ import type { Observer } from './metrics.ts';
 import { createRequests, type Requests } from './requests.ts';
 import type { FirstContact, OnUnknown } from './settings.ts';
 import { openSnapshot, type Snapshot } from './snapshot.ts';
-import { createTable, type Read, type Table } from './table.ts';
+import { createTable, READ_MS, type Read, type Table } from './table.ts';
 
 /** What a relay may act on. */
 export type Found =
@@ -91,8 +91,6 @@ const BYTES_PER_DOMAIN = 2_048;
 /** Domains that are being asked about: some hundred bytes each, and three seconds at most. */
 const MAX_FLIGHTS = 10_000;
 
-/** GetItem takes some 5 ms; what takes a hundred times as long is an outage. */
-const READ_MS = 700;
 const RECORD_MS = 1_500;
 
 /** From the lookup's beginning to its end, the last read of the table included: within Postfix's three seconds. */

@@ -64,7 +64,7 @@ export async function createRequests(options: {
   readonly snapshot: Pick<Snapshot, 'loadUse' | 'saveUse'>;
 }): Promise<Requests> {
   const { client, queueUrl, clock, random, observer, snapshot } = options;
-  const circuit = createCircuit('requests', options);
+  const circuit = createCircuit('requests', { ...options, ordinaryMs: LOOK_MS });
   const asked = createBoundedMap<Domain, number>({ entries: MAX_ASKED });
   const bucket = createBucket(clock);
 

@@ -351,9 +351,7 @@ describe('over the network', () => {
     await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
     const { port } = silent.address() as { port: number };
     const hung = connect(`http://127.0.0.1:${port}`);
-    const reads = await Promise.all(
-      Array.from({ length: 20 }, () => hung.read(EXAMPLE, { consistent: false, milliseconds: 100 })),
-    );
+    const reads = await Promise.all(Array.from({ length: 20 }, () => hung.read(EXAMPLE, READ)));
     assert.deepEqual(new Set(reads.map(({ kind }) => kind)), new Set(['failed']));
     await Promise.all(closed);
     assert.equal(open, 0);
@@ -387,4 +385,19 @@ describe('over the network', () => {
       await idle();
     });
   }
+});
+
+test('a table that takes 300 ms is not down for those who wait 250', async () => {
+  const { table, clock, observer } = open(() =>
+    clock.sleep(300, new AbortController().signal).then(() => ({ Item: ITEM })),
+  );
+  const impatient = { consistent: true, milliseconds: 250 };
+  for (let i = 0; i < 10; i++) {
+    const read = await clock.finish(table.read(EXAMPLE, impatient));
+    assert.deepEqual(read, { kind: 'failed', reason: 'Error: no answer within 250 ms' });
+    await clock.pass(SECOND);
+  }
+  assert.equal(table.refuses(), false);
+  assert.deepEqual(observer.outages, []);
+  assert.equal((await clock.finish(table.read(EXAMPLE, READ))).kind, 'item');
 });
