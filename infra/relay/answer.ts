@@ -11,7 +11,13 @@ export type MapName = (typeof MAPS)[number];
 
 export type Verdict =
   | { readonly kind: 'enforce'; readonly domain: Domain; readonly policy: Policy }
-  | { readonly kind: 'dane'; readonly domain: Domain; readonly level: 'dane' | 'dane-only' }
+  | {
+      readonly kind: 'dane';
+      readonly domain: Domain;
+      readonly level: 'dane' | 'dane-only';
+      /** Why it cannot be told of one host, where no other has DANE. */
+      readonly unclear?: string;
+    }
   /** What the operator wrote into the override map, for Postfix to read. */
   | { readonly kind: 'override'; readonly domain: Domain; readonly text: string }
   | { readonly kind: 'not-found'; readonly reason: string }

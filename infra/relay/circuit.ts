@@ -2,7 +2,7 @@
 // while is let through, to see whether it is up again.
 
 import { quote } from '../../functions/mtasts/failure.ts';
-import { type Clock, isRecent, within } from './clock.ts';
+import { type Clock, isRecent, LateError, within } from './clock.ts';
 import type { Observer } from './metrics.ts';
 
 /** In a row: a single lost packet is no outage. */
@@ -19,13 +19,21 @@ type Attempt<T> = { readonly ok: true; readonly value: T } | { readonly ok: fals
 export interface Circuit {
   /** Whether a call would be refused now. */
   refuses(): boolean;
-  /** Tries the call, if it is not refused, for so long. Never rejects. */
+  /**
+   * Tries the call, if it is not refused, for so long. Never rejects. Less than the ordinary time is the caller's impatience:
+   * that nothing came in it is no failure of the service.
+   */
   attempt<T>(milliseconds: number, call: (signal: AbortSignal) => Promise<T>): Promise<Attempt<T>>;
 }
 
+/** @param options.ordinaryMs milliseconds after which silence is a failure of the service. */
 export function createCircuit(
   what: 'table' | 'requests',
-  { clock, observer }: { readonly clock: Clock; readonly observer: Pick<Observer, 'outage'> },
+  {
+    clock,
+    observer,
+    ordinaryMs,
+  }: { readonly clock: Clock; readonly observer: Pick<Observer, 'outage'>; readonly ordinaryMs: number },
 ): Circuit {
   let failures = 0;
   let reason = '';
@@ -50,7 +58,7 @@ export function createCircuit(
 
   function failed(error: unknown): void {
     // Expired or denied credentials, a missing table, throttling and silence are all the same to whoever waits.
-    reason = quote(error instanceof Error ? `${error.name}: ${error.message}` : String(error));
+    reason = describe(error);
     failures += 1;
     failedAt = clock.now();
     if (failures < FAILURES_TO_OPEN || triedAt !== undefined) return;
@@ -68,7 +76,10 @@ export function createCircuit(
   return {
     refuses,
     async attempt(milliseconds, call) {
-      if (refuses()) return { ok: false, reason };
+      const impatient = milliseconds < ordinaryMs;
+      // Silence towards an impatient call would not show whether the service is up again, and would take the turn of one
+      // that does.
+      if (refuses() || (impatient && triedAt !== undefined)) return { ok: false, reason };
       // Until this call has ended, others go without.
       if (triedAt !== undefined) triedAt = clock.now();
       try {
@@ -76,9 +87,14 @@ export function createCircuit(
         succeeded();
         return { ok: true, value };
       } catch (error) {
+        if (impatient && error instanceof LateError) return { ok: false, reason: describe(error) };
         failed(error);
         return { ok: false, reason };
       }
     },
   };
+}
+
+function describe(error: unknown): string {
+  return quote(error instanceof Error ? `${error.name}: ${error.message}` : String(error));
 }

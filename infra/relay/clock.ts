@@ -22,8 +22,13 @@ export const systemClock: Clock = {
     }),
 };
 
+/** The work was not done in the time that it was given: whoever gave it knows whether that was much. */
+export class LateError extends Error {
+  readonly code = 'late';
+}
+
 /**
- * Rejects if the work is not done after so many milliseconds, also if it does not listen to the signal that it is given,
+ * Rejects with a LateError if the work is not done after so many milliseconds, also if it does not listen to the signal that it is given,
  * as with AWS credentials that never come.
  */
 export async function within<T>(
@@ -35,7 +40,7 @@ export async function within<T>(
   const done = new AbortController();
   const giveUp = async () => {
     await clock.sleep(milliseconds, done.signal);
-    throw new Error(`no answer within ${milliseconds} ms`);
+    throw new LateError(`no answer within ${milliseconds} ms`);
   };
   try {
     return await Promise.race([work(late.signal), giveUp()]);

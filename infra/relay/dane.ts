@@ -5,7 +5,8 @@
 
 import { createPublicKey, X509Certificate } from 'node:crypto';
 import { quote } from '../../functions/mtasts/failure.ts';
-import { type Dns, type DnsAnswer, type DnsRecord, isDnsName } from './dns.ts';
+import { eachConcurrently } from '../../functions/runtime/concurrent.ts';
+import { type Dns, type DnsAnswer, type DnsRecord, isDnsName, type QuestionType } from './dns.ts';
 import type { Observer } from './metrics.ts';
 import type { Destination } from './names.ts';
 
@@ -14,6 +15,11 @@ export type DaneAnswer =
   | { readonly kind: 'none' }
   /** Of the hosts that can be reached, all or some have them: `dane-only` or `dane`. */
   | { readonly kind: 'all' | 'some'; readonly hosts: readonly string[] }
+  /**
+   * Of the hosts that can be told of, none has them; others cannot be told. DANE decides, host by host, unless there is a
+   * policy, or may be one: then the mail waits.
+   */
+  | { readonly kind: 'unclear'; readonly reason: string }
   /** It cannot be told: the mail waits. */
   | { readonly kind: 'failed'; readonly reason: string };
 
@@ -32,11 +38,20 @@ const MAX_TTL_SECONDS = 300;
 
 const MAX_CACHED = 10_000;
 
-/** Domains looked at at once. More than these cannot be told, which is better than to fall behind for good. */
-const MAX_RUNNING = 1_000;
+/**
+ * A failure is remembered for so long (RFC 9520 has resolvers do the same): mail to a name whose name servers are silent
+ * does not cost their time again with every message. Postfix tries what was deferred again after minutes.
+ */
+const FAILURE_SECONDS = 10;
 
-/** Goes on when a caller has given up, so that the next one finds the answer. */
-const WORK_MS = 15_000;
+/** The most preferred first, and these at once: hosts behind silent name servers cost the others their turn as late as can be. */
+const HOSTS_AT_ONCE = 4;
+
+/**
+ * For all lookups of a domain. A little less than Postfix is made to wait (RESOLVE_LIMITS): what is not known by then has
+ * failed, and what is known counts. The resolver goes on, and has the answer for the next look.
+ */
+const WORK_MS = 1_800;
 
 type TlsaRecord = Extract<DnsRecord, { type: 'TLSA' }>;
 
@@ -52,24 +67,29 @@ interface Finding {
   readonly lines: readonly string[];
 }
 
-/** @param now epoch milliseconds. */
+/**
+ * @param now epoch milliseconds.
+ * @param workMs milliseconds for all lookups of one domain.
+ */
 export function createDane({
   dns,
   observer,
   now,
+  workMs = WORK_MS,
 }: {
   readonly dns: Dns;
   readonly observer: Pick<Observer, 'count' | 'gauge'>;
   readonly now: () => number;
+  readonly workMs?: number;
 }): Dane {
   const cached = new Map<string, { answer: DaneAnswer; until: number }>();
+  /** As many as the DNS client lets have questions: those whose question it turns away end at once. */
   const running = new Map<string, Promise<DaneAnswer>>();
 
   function remember(key: string, { answer, ttlSeconds }: Finding): void {
     cached.delete(key);
-    const seconds = Math.min(ttlSeconds, MAX_TTL_SECONDS);
-    // Failures are never remembered: the next message may find them over.
-    if (answer.kind !== 'failed' && seconds > 0) {
+    const seconds = answer.kind === 'failed' ? FAILURE_SECONDS : Math.min(ttlSeconds, MAX_TTL_SECONDS);
+    if (seconds > 0) {
       cached.set(key, { answer, until: now() + seconds * 1_000 });
       const [oldest] = cached.keys();
       if (cached.size > MAX_CACHED && oldest !== undefined) cached.delete(oldest);
@@ -80,10 +100,10 @@ export function createDane({
   function look(key: string, destination: Destination): Promise<DaneAnswer> {
     const known = running.get(key);
     if (known) return known;
-    if (running.size >= MAX_RUNNING) {
-      return Promise.resolve({ kind: 'failed', reason: 'too many domains are being looked at' });
-    }
-    const work = inspect(destination, dns, AbortSignal.timeout(WORK_MS)).then((finding) => {
+    const time = new AbortController();
+    const timer = setTimeout(() => time.abort(), workMs);
+    const work = inspect(destination, dns, time.signal).then((finding) => {
+      clearTimeout(timer);
       remember(key, finding);
       running.delete(key);
       return finding.answer;
@@ -124,8 +144,8 @@ function before(signal: AbortSignal, work: Promise<DaneAnswer>): Promise<DaneAns
 async function inspect(destination: Destination, dns: Dns, signal: AbortSignal): Promise<Finding> {
   const { domain, port, direct } = destination;
   let ttlSeconds = MAX_TTL_SECONDS;
-  const ask: Dns['ask'] = async (...question) => {
-    const answer = await dns.ask(...question);
+  const ask: Ask = async (name, type) => {
+    const answer = await dns.ask(name, type, signal, domain);
     if (answer.status !== 'failed') ttlSeconds = Math.min(ttlSeconds, answer.ttlSeconds);
     return answer;
   };
@@ -142,7 +162,7 @@ async function inspect(destination: Destination, dns: Dns, signal: AbortSignal):
   let hosts: readonly string[] = [domain];
   // RFC 7672 §2.2.2: a host that the sender's own configuration names has no MX records.
   if (!direct) {
-    const mx = await ask(domain, 'MX', signal);
+    const mx = await ask(domain, 'MX');
     if (mx.status === 'failed') return failed(mx.reason);
     // RFC 7672 §2.2.1: with an insecure MX RRset the hosts may be anybody's, and their TLSA records prove nothing. A
     // client MAY use them nevertheless; but where MTA-STS says which hosts are right, it protects better.
@@ -152,19 +172,25 @@ async function inspect(destination: Destination, dns: Dns, signal: AbortSignal):
     lines.push(`the MX records of ${domain} are signed: ${hosts.join(', ')}`);
   }
 
-  const findings = await Promise.all(
-    hosts.map(async (host) => ({ host, ...(await inspectHost(host, port, { ask }, signal)) })),
-  );
+  const findings: ({ host: string } & HostFinding)[] = [];
+  await eachConcurrently(hosts.entries(), HOSTS_AT_ONCE, async ([index, host]) => {
+    findings[index] = { host, ...(await inspectHost(host, port, ask)) };
+  });
   for (const { host, lines: said } of findings) lines.push(...said.map((line) => `${host}: ${line}`));
 
   const secured = findings.filter(({ state }) => state.kind === 'tlsa').map(({ host }) => host);
   const without = findings.some(({ state }) => state.kind === 'without');
   const failures = findings.flatMap(({ state }) => (state.kind === 'failed' ? [state.reason] : []));
   // RFC 7672 §2.1.2: a host whose lookup fails is one not to be used. Postfix sees to that itself, with `dane` and with
-  // `dane-only`; with `secure` it would not. So one that fails matters where no other host shows that DANE decides.
-  if (secured.length === 0 && failures[0] !== undefined) return failed(failures[0]);
+  // `dane-only`; with `secure` it would not. So one that fails matters only where no other host shows that DANE decides.
   // But the next look may say more.
-  if (failures.length > 0) ttlSeconds = 0;
+  if (failures.length > 0) ttlSeconds = Math.min(ttlSeconds, FAILURE_SECONDS);
+  if (secured.length === 0 && failures[0] !== undefined) {
+    // Where no host is left that mail could go to, it waits in any case, and this names the reason in Postfix's log.
+    if (!without) return failed(failures[0]);
+    const line = `${failures[0]}: dane, unless there may be a policy; then whether DANE decides cannot be told`;
+    return conclude({ kind: 'unclear', reason: failures[0] }, line);
+  }
   if (secured.length === 0) return none('no host has usable signed TLSA records');
   return without
     ? conclude({ kind: 'some', hosts: secured }, 'some hosts have usable signed TLSA records: dane')
@@ -187,17 +213,20 @@ function isHostName(name: string): boolean {
   return isDnsName(name) && /^[a-z0-9_.-]+$/.test(name) && name !== '.';
 }
 
-async function inspectHost(
-  host: string,
-  port: number,
-  dns: Pick<Dns, 'ask'>,
-  signal: AbortSignal,
-): Promise<{ state: Host; lines: string[] }> {
+/** On the domain's account, and within its time. */
+type Ask = (name: string, type: QuestionType) => Promise<DnsAnswer>;
+
+interface HostFinding {
+  readonly state: Host;
+  readonly lines: readonly string[];
+}
+
+async function inspectHost(host: string, port: number, ask: Ask): Promise<HostFinding> {
   const lines: string[] = [];
   const say = (state: Host, line: string) => ({ state, lines: [...lines, line] });
   const failed = (reason: string) => say({ kind: 'failed', reason }, reason);
 
-  const answers = await Promise.all([dns.ask(host, 'A', signal), dns.ask(host, 'AAAA', signal)]);
+  const answers = await Promise.all([ask(host, 'A'), ask(host, 'AAAA')]);
   const found = answers.flatMap((answer) => (answer.status === 'found' ? [answer] : []));
   const [first] = found;
   if (first === undefined) {
@@ -216,7 +245,7 @@ async function inspectHost(
   if (secure) names.push(host);
   else if (first.alias !== undefined) {
     // The end is insecure; the name itself need not be.
-    const cname = await dns.ask(host, 'CNAME', signal);
+    const cname = await ask(host, 'CNAME');
     if (cname.status === 'failed') return failed(cname.reason);
     if (cname.status === 'found' && cname.authentic) names.push(host);
   }
@@ -229,7 +258,7 @@ async function inspectHost(
       lines.push(`${quote(tlsaName)} is too long to exist`);
       continue;
     }
-    const tlsa = await dns.ask(tlsaName, 'TLSA', signal);
+    const tlsa = await ask(tlsaName, 'TLSA');
     if (tlsa.status === 'failed') return failed(tlsa.reason);
     if (tlsa.status === 'absent') {
       lines.push(`no TLSA records at ${tlsaName}`);

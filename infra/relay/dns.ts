@@ -17,6 +17,7 @@ import {
 import { asciiLowerCase } from '../../functions/mtasts/domain.ts';
 import { quote } from '../../functions/mtasts/failure.ts';
 import type { Observer } from './metrics.ts';
+import { createPlaces } from './places.ts';
 
 export type QuestionType = 'TXT' | 'MX' | 'TLSA' | 'A' | 'AAAA' | 'CNAME' | 'SOA';
 
@@ -54,8 +55,12 @@ export type DnsAnswer =
   | { readonly status: 'failed'; readonly reason: string };
 
 export interface Dns {
-  /** Never rejects, whatever servers do. */
-  ask(name: string, type: QuestionType, signal: AbortSignal): Promise<DnsAnswer>;
+  /**
+   * Never rejects, whatever servers do.
+   * @param account the domain that was looked up, if that is another than `name`: what it makes this relay ask, about
+   * whomever, counts against its share of the places.
+   */
+  ask(name: string, type: QuestionType, signal: AbortSignal, account?: string): Promise<DnsAnswer>;
   /** Ends every question at once, as failed; afterwards no socket and no timer is left. */
   close(): void;
 }
@@ -74,9 +79,20 @@ export interface DnsLimits {
   readonly questions: number;
   /** Questions that wait; more than these fail at once. */
   readonly waiting: number;
+  /** Of the places, those that one looked-up domain may have: for the addresses, A and AAAA, of three hosts at once. */
+  readonly perDomain: number;
+  /** Of the places, those that all looked-up domains below one registrable domain may have. */
+  readonly perRegistrable: number;
 }
 
-const LIMITS: DnsLimits = { questionMs: 4_000, resendMs: 1_200, questions: 256, waiting: 4_096 };
+const LIMITS: DnsLimits = {
+  questionMs: 4_000,
+  resendMs: 1_200,
+  questions: 256,
+  waiting: 4_096,
+  perDomain: 6,
+  perRegistrable: 8,
+};
 
 /** To one server twice; to several, each once. */
 const MIN_TRIES = 2;
@@ -153,9 +169,9 @@ export function createDns({
   const limits = { ...LIMITS, ...given };
   const tries = Math.max(MIN_TRIES, servers.length);
   const closing = new AbortController();
-  const places = createPlaces(limits.questions, limits.waiting);
+  const places = createPlaces({ ...limits, places: limits.questions });
 
-  async function ask(question: Question, signal: AbortSignal): Promise<DnsAnswer> {
+  async function ask(question: Question, signal: AbortSignal, account: string): Promise<DnsAnswer> {
     const { name, type } = question;
     const failed = (reason: string): DnsAnswer => ({
       status: 'failed',
@@ -171,17 +187,17 @@ export function createDns({
     signal.addEventListener('abort', outOfTime, { once: true });
     closing.signal.addEventListener('abort', outOfTime, { once: true });
     try {
-      const place = await places.take(over.signal);
-      if (place !== 'taken') {
+      const place = await places.take(account, over.signal);
+      if (place.kind !== 'taken') {
         return failed(
-          place === 'full' ? 'too many questions are waiting' : 'out of time before it was asked',
+          place.kind === 'full' ? 'too many questions are waiting' : 'out of time before it was asked',
         );
       }
       try {
         const result = await tryServers(question, over.signal);
         return result.kind === 'answer' ? result.answer : failed(result.reason);
       } finally {
-        places.leave();
+        place.leave();
       }
     } finally {
       clearTimeout(timer);
@@ -257,8 +273,8 @@ export function createDns({
   }
 
   return {
-    async ask(name, type, signal) {
-      const answer = await ask({ name: canonical(name), type }, signal);
+    async ask(name, type, signal, account = name) {
+      const answer = await ask({ name: canonical(name), type }, signal, canonical(account));
       observer.count('dns_questions', { type, result: answer.status });
       return answer;
     },
@@ -502,40 +518,4 @@ function askOverTcp(
 function faultOf(error: Error): string {
   const { code = error.message } = error as NodeJS.ErrnoException;
   return code === 'ECONNREFUSED' ? 'nobody answers there' : `it cannot be asked (${code})`;
-}
-
-/** So many at once; the others wait their turn in the order in which they came. */
-function createPlaces(total: number, maxWaiting: number) {
-  let free = total;
-  const queue = new Set<() => void>();
-  return {
-    take(signal: AbortSignal): Promise<'taken' | 'full' | 'aborted'> | 'taken' | 'full' {
-      if (free > 0) {
-        free -= 1;
-        return 'taken';
-      }
-      if (queue.size >= maxWaiting) return 'full';
-      return new Promise((resolve) => {
-        const enter = () => {
-          signal.removeEventListener('abort', giveUp);
-          resolve('taken');
-        };
-        const giveUp = () => {
-          queue.delete(enter);
-          resolve('aborted');
-        };
-        queue.add(enter);
-        signal.addEventListener('abort', giveUp, { once: true });
-      });
-    },
-    leave() {
-      const [next] = queue;
-      if (next === undefined) {
-        free += 1;
-        return;
-      }
-      queue.delete(next);
-      next();
-    },
-  };
 }

@@ -67,6 +67,8 @@ function because(verdict: Verdict): string {
     case 'enforce':
       return `${verdict.domain} has a valid policy with the mode enforce, and no DANE that would go before it.`;
     case 'dane':
+      if (verdict.unclear !== undefined)
+        return `Whether an MX host of ${verdict.domain} has DANE cannot be told, no other host has, and no policy would be lost: ${verdict.unclear}`;
       return verdict.level === 'dane-only'
         ? `All MX hosts of ${verdict.domain} have DANE, which goes before MTA-STS.`
         : `Some MX hosts of ${verdict.domain} have DANE, which goes before MTA-STS.`;

@@ -23,7 +23,7 @@ const COUNTERS = {
   snapshots: 'Writes of the snapshot on disk, by result (written, failed).',
   dns_questions: 'Questions to the DNS servers, by type and result (found, absent, failed).',
   dns_retries: 'Questions asked again, by reason (timeout, truncated, mismatch, error).',
-  dane: 'DANE checks, by result (none, all, some, failed).',
+  dane: 'DANE checks, by result (none, all, some, unclear, failed).',
 } as const satisfies Record<string, string>;
 
 export type CounterName = keyof typeof COUNTERS;

@@ -7,6 +7,7 @@ import type { SQSClient } from '@aws-sdk/client-sqs';
 import { type Domain, recordName } from '../../functions/mtasts/domain.ts';
 import type { Policy } from '../../functions/mtasts/policy.ts';
 import { selectRecord } from '../../functions/mtasts/record.ts';
+import type { PolicyRecord } from '../../functions/store/policy-store.ts';
 import { createBoundedMap } from './bounded-map.ts';
 import { type Clock, isRecent, within } from './clock.ts';
 import type { Dns, DnsAnswer } from './dns.ts';
@@ -26,7 +27,7 @@ import type { Observer } from './metrics.ts';
 import { createRequests, type Requests } from './requests.ts';
 import type { FirstContact, OnUnknown } from './settings.ts';
 import { openSnapshot, type Snapshot } from './snapshot.ts';
-import { createTable, type Read, type Table } from './table.ts';
+import { createTable, READ_MS, type Read, type Table } from './table.ts';
 
 /** What a relay may act on. */
 export type Found =
@@ -91,8 +92,6 @@ const BYTES_PER_DOMAIN = 2_048;
 /** Domains that are being asked about: some hundred bytes each, and three seconds at most. */
 const MAX_FLIGHTS = 10_000;
 
-/** GetItem takes some 5 ms; what takes a hundred times as long is an outage. */
-const READ_MS = 700;
 const RECORD_MS = 1_500;
 
 /** From the lookup's beginning to its end, the last read of the table included: within Postfix's three seconds. */
@@ -202,11 +201,9 @@ export async function createPolicies(options: {
   async function save(): Promise<void> {
     if (!dirty) return;
     dirty = false;
-    // A back-off lives five minutes: a restart need not know it.
-    const now = clock.now();
-    const entries = [...held.values()]
-      .map(({ entry }) => entry)
-      .filter((entry) => !entry.backoff && counts(entry, now));
+    // A back-off lives five minutes: a restart need not know it. A policy that has ended is kept: the clock may be wrong, and
+    // only the table says that there is none any more.
+    const entries = [...held.values()].map(({ entry }) => entry).filter((entry) => !entry.backoff);
     if (await snapshot.savePolicies(entries)) observer.gauge('policies_on_disk', entries.length);
     else dirty = true;
   }
@@ -252,13 +249,22 @@ export async function createPolicies(options: {
     observer.gauge('policies_cached', held.size);
   }
 
+  /**
+   * Whether an item that has ended leaves what is known of the domain as it is: the item lives at least as long. That it has
+   * ended is then the word of this host's clock alone, and a clock can be put right: what is known does not count until then.
+   */
+  function confirms(record: PolicyRecord, domain: Domain): boolean {
+    const known = held.get(domain);
+    return known !== undefined && !record.backoff && record.validEnd >= known.entry.validEnd;
+  }
+
   /** Reads the table, whose word becomes the last known one. */
   async function read(domain: Domain, how: { consistent: boolean; milliseconds: number }): Promise<Read> {
     const result = await table.read(domain, how);
     switch (result.kind) {
       case 'item':
         if (counts(result.entry, clock.now())) remember(result.entry);
-        else forget(domain);
+        else if (!confirms(result.record, domain)) forget(domain);
         break;
       case 'absent':
         // The domain has taken MTA-STS down, or the fleet has not used it for long.
@@ -283,7 +289,7 @@ export async function createPolicies(options: {
   /** Never rejects. */
   async function lookUp(domain: Domain): Promise<TxtRecord> {
     const answer = await within(RECORD_MS, clock, (signal) =>
-      dns.ask(recordName(domain), 'TXT', signal),
+      dns.ask(recordName(domain), 'TXT', signal, domain),
     ).catch((error): DnsAnswer => ({ status: 'failed', reason: (error as Error).message }));
     if (answer.status === 'failed') return { status: 'unavailable', reason: answer.reason };
     const records = answer.status === 'found' ? answer.records : [];

@@ -3,6 +3,7 @@
 
 import { SendMessageCommand, type SQSClient } from '@aws-sdk/client-sqs';
 import type { Domain } from '../../functions/mtasts/domain.ts';
+import { registrableDomain } from '../../functions/request/discovery.ts';
 import { createBoundedMap } from './bounded-map.ts';
 import { createCircuit } from './circuit.ts';
 import { type Clock, isRecent } from './clock.ts';
@@ -36,8 +37,16 @@ const MAX_ASKED = 50_000;
  * A wave of mail to a stranger's many domains must not fill the queue that the fleet shares. A domain that has
  * neither an item nor, as its DNS says, a record is never asked for.
  */
-const LOOKS_PER_SECOND = 10;
-const MAX_LOOKS_AT_ONCE = 100;
+const LOOKS: Rate = { perSecond: 10, atOnce: 100 };
+
+/**
+ * Of these, for all names below one registrable domain: a stranger's wildcard must not use up the looks of everybody, whose
+ * mail would then go out without the policies that nobody looked for. The functions discover 100 of them a day by default.
+ */
+const LOOKS_OF_ONE_OWNER: Rate = { perSecond: 1, atOnce: 20 };
+
+/** Registrable domains asked for lately. Who is forgotten, in a flood of others, starts anew. */
+const MAX_OWNERS = 10_000;
 
 const LOOK_MS = 1_000;
 
@@ -64,9 +73,10 @@ export async function createRequests(options: {
   readonly snapshot: Pick<Snapshot, 'loadUse' | 'saveUse'>;
 }): Promise<Requests> {
   const { client, queueUrl, clock, random, observer, snapshot } = options;
-  const circuit = createCircuit('requests', options);
+  const circuit = createCircuit('requests', { ...options, ordinaryMs: LOOK_MS });
   const asked = createBoundedMap<Domain, number>({ entries: MAX_ASKED });
-  const bucket = createBucket(clock);
+  const bucket = createBucket(clock, LOOKS);
+  const owners = createBoundedMap<string, Bucket>({ entries: MAX_OWNERS });
 
   const saved = await snapshot.loadUse();
   const used = new Set<Domain>();
@@ -85,6 +95,15 @@ export async function createRequests(options: {
       }),
     );
     return answer.ok;
+  }
+
+  function ownerOf(domain: Domain): Bucket {
+    const key = registrableDomain(domain);
+    const known = owners.get(key);
+    if (known !== undefined) return known;
+    const owner = createBucket(clock, LOOKS_OF_ONE_OWNER);
+    owners.set(key, owner);
+    return owner;
   }
 
   function note(domain: Domain): boolean {
@@ -136,7 +155,8 @@ export async function createRequests(options: {
       if (before !== undefined && isRecent(before, LOOK_AGAIN_MS, clock.now()))
         return { kind: 'recently', at: before };
       if (circuit.refuses()) return { kind: 'failed' };
-      if (!bucket.take()) {
+      // The narrow limit first: what it refuses uses up nothing of what is for everybody.
+      if (!ownerOf(domain).take() || !bucket.take()) {
         observer.count('requests', { kind: 'look', result: 'limited' });
         return { kind: 'limited' };
       }
@@ -179,17 +199,27 @@ function nextReport(reportedAt: number, timeOfDay: number): number {
   return (Math.floor((reportedAt - timeOfDay) / DAY_MS) + 1) * DAY_MS + timeOfDay;
 }
 
+interface Rate {
+  readonly perSecond: number;
+  readonly atOnce: number;
+}
+
+interface Bucket {
+  /** Whether one more may go. */
+  take(): boolean;
+}
+
 /** So many at once, and then so many a second. */
-function createBucket(clock: Clock) {
-  let tokens = MAX_LOOKS_AT_ONCE;
+function createBucket(clock: Clock, { perSecond, atOnce }: Rate): Bucket {
+  let tokens = atOnce;
   let filledAt = clock.now();
   return {
-    take(): boolean {
+    take() {
       const now = clock.now();
       // A clock that was put back fills nothing, and takes nothing.
       const elapsed = Math.max(0, now - filledAt);
       filledAt = now;
-      tokens = Math.min(MAX_LOOKS_AT_ONCE, tokens + (elapsed / 1_000) * LOOKS_PER_SECOND);
+      tokens = Math.min(atOnce, tokens + (elapsed / 1_000) * perSecond);
       if (tokens < 1) return false;
       tokens -= 1;
       return true;

@@ -84,6 +84,7 @@ export function createResolve({
           return { kind: 'dane', domain, level: 'dane' };
         case 'failed':
           return defer(`${domain}: whether it has DANE cannot be told: ${secured.reason}`);
+        case 'unclear':
         case 'none':
         case undefined:
           break;
@@ -92,10 +93,19 @@ export function createResolve({
       const known = await found;
       if (known === 'late')
         return defer(`${domain}: no answer about its policy within ${limits.answerMs} ms.`);
+      if (secured?.kind === 'unclear') {
+        // With `secure`, Postfix would use the host whose DANE cannot be told, which RFC 8461 §2 forbids. With `dane` it
+        // would not, but the other hosts would lose the policy, by nothing more than a lost DNS answer. So the mail waits.
+        if (known.kind === 'unknown' || isEnforced(known))
+          return defer(`${domain}: whether it has DANE cannot be told: ${secured.reason}`);
+        // There is nothing to lose, and RFC 7672 §2.1.2 leaves out this one host. Not "not found": Postfix is to look for
+        // DANE whatever its smtp_tls_security_level is.
+        return { kind: 'dane', domain, level: 'dane', unclear: secured.reason };
+      }
       switch (known.kind) {
         case 'policy':
           // RFC 8461 §5: "testing" is delivered whatever is found, and in "none" there is nothing to find.
-          return known.policy.mode === 'enforce'
+          return isEnforced(known)
             ? { kind: 'enforce', domain, policy: known.policy }
             : notFound(`The policy of ${domain} has the mode ${known.policy.mode}.`);
         case 'no-policy':
@@ -108,6 +118,10 @@ export function createResolve({
       time.cancel();
     }
   };
+}
+
+function isEnforced(found: Found): boolean {
+  return found.kind === 'policy' && found.policy.mode === 'enforce';
 }
 
 /** As AbortSignal.timeout, but its timer can be ended: thousands of lookups a second leave none behind. */

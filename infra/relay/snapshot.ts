@@ -1,4 +1,4 @@
-// What survives a restart: the last known valid policies, and the use that is not reported yet. Both are files of lines,
+// What survives a restart: the last known policies, and the use that is not reported yet. Both are files of lines,
 // replaced as a whole, and read as if a stranger had written them: nothing in them can stop the relay.
 
 import { constants, createReadStream } from 'node:fs';
@@ -22,7 +22,8 @@ export interface Use {
 
 export interface Snapshot {
   /**
-   * Hands over the valid ones, in the order in which they were saved, one by one: the file may hold more than memory.
+   * Hands over those that can be read, in the order in which they were saved, one by one: the file may hold more than
+   * memory. Those that have ended are among them, as the clock may be wrong.
    */
   loadPolicies(keep: (entry: Entry) => void): Promise<void>;
   /** @returns whether they are on disk now. */
@@ -168,7 +169,7 @@ export function openSnapshot(options: {
         (line) => {
           const read = readEntry(line, now);
           if (!read.ok) return read.reason;
-          if (read.entry.validEnd > now) keep(read.entry);
+          keep(read.entry);
           return undefined;
         },
       );

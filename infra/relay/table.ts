@@ -21,12 +21,15 @@ export type Read =
   /** The table did not answer, or refused to. */
   | { readonly kind: 'failed'; readonly reason: string };
 
+/** Milliseconds for a read. GetItem takes some 5 ms; what takes a hundred times as long is an outage. */
+export const READ_MS = 700;
+
 export interface Table {
   /** Whether a read would fail at once, because the table is down. */
   refuses(): boolean;
   /**
    * @param options.consistent sees what was just written; costs twice as much.
-   * @param options.milliseconds after which the table counts as silent.
+   * @param options.milliseconds after which the read has failed; if that is less than READ_MS, it is no outage of the table.
    */
   read(domain: Domain, options: { consistent: boolean; milliseconds: number }): Promise<Read>;
 }
@@ -38,7 +41,7 @@ export function createTable(options: {
   readonly observer: Pick<Observer, 'count' | 'outage'>;
 }): Table {
   const { client, tableName, clock, observer } = options;
-  const circuit = createCircuit('table', options);
+  const circuit = createCircuit('table', { ...options, ordinaryMs: READ_MS });
 
   async function read(
     domain: Domain,

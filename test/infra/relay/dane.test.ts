@@ -5,7 +5,7 @@ import type { Domain } from '../../../functions/mtasts/domain.ts';
 import { checkValidator, createDane, type DaneAnswer } from '../../../infra/relay/dane.ts';
 import { createDns, type Dns } from '../../../infra/relay/dns.ts';
 import type { Destination } from '../../../infra/relay/names.ts';
-import { HANG_MS, type Scope } from '../../resources.ts';
+import { HANG_MS, type Scope, until } from '../../resources.ts';
 import { type Entries, type Entry, startValidator } from './validator.ts';
 
 const DOMAIN = to('a.test');
@@ -17,6 +17,8 @@ const PATIENCE = new AbortController().signal;
 
 /** Only for questions that are never answered: every other has all the time that a busy machine takes. */
 const SILENCE_MS = 20;
+/** A check that ends with its time: what is answered at all is answered in less. */
+const WORK_MS = 3_000;
 
 const validator = await startValidator({ after });
 
@@ -43,12 +45,12 @@ function scene(scope: Scope, entries: Entries) {
   const [patient, impatient] = [open(HANG_MS), open(SILENCE_MS)];
   const dns: Dns = {
     ...patient,
-    ask: (name, type, signal) =>
-      (entries[`${name} ${type}`]?.silent ? impatient : patient).ask(name, type, signal),
+    ask: (name, type, ...rest) =>
+      (entries[`${name} ${type}`]?.silent ? impatient : patient).ask(name, type, ...rest),
   };
   return {
     dns,
-    dane: createDane({ dns, observer, now: () => time }),
+    dane: createDane({ dns, observer, now: () => time, workMs: HANG_MS }),
     counts,
     gauges,
     pass: (ms: number) => {
@@ -235,6 +237,30 @@ const matrix: [what: string, entries: Entries, expected: string | RegExp, notAsk
   [
     'one bogus, one without',
     { 'a.test MX': mx('m1.test', 'm2.test'), ...host('m1.test', { tlsa: BOGUS }), ...without('m2.test') },
+    /^unclear: TLSA of _25\._tcp\.m1\.test/,
+  ],
+  [
+    'one silent, one without',
+    { 'a.test MX': mx('m1.test', 'm2.test'), ...without('m1.test'), ...host('m2.test', { tlsa: SILENT }) },
+    /^unclear: TLSA of _25\._tcp\.m2\.test/,
+  ],
+  [
+    'the addresses of one bogus, one without',
+    { 'a.test MX': mx('m1.test', 'm2.test'), ...without('m1.test'), ...host('m2.test', { a: BOGUS }) },
+    /^unclear: A of m2\.test/,
+  ],
+  [
+    'one bogus, one without address: there is no other host',
+    { 'a.test MX': mx('m1.test', 'm2.test'), ...host('m1.test', { tlsa: BOGUS }) },
+    /^TLSA of _25\._tcp\.m1\.test/,
+  ],
+  [
+    'both bogus',
+    {
+      'a.test MX': mx('m1.test', 'm2.test'),
+      ...host('m1.test', { tlsa: BOGUS }),
+      ...host('m2.test', { tlsa: BOGUS }),
+    },
     /^TLSA of _25\._tcp\.m1\.test/,
   ],
   // Aliases of hosts
@@ -323,7 +349,7 @@ for (const [what, entries, expected, notAsked] of matrix) {
     const [answer, lines] = await Promise.all([dane.check(DOMAIN, PATIENCE), dane.explain(DOMAIN, PATIENCE)]);
     const explained = lines.at(-1);
     if (expected instanceof RegExp) {
-      assert.match(answer.kind === 'failed' ? answer.reason : answer.kind, expected);
+      assert.match(summary(answer), expected);
       assert.match(explained ?? '', /cannot be told$/);
     } else {
       assert.equal(summary(answer), expected);
@@ -343,6 +369,7 @@ for (const [what, entries, expected, notAsked] of matrix) {
 }
 
 function summary(answer: DaneAnswer): string {
+  if (answer.kind === 'unclear') return `unclear: ${answer.reason}`;
   return answer.kind === 'failed'
     ? answer.reason
     : [answer.kind, ...('hosts' in answer ? answer.hosts : [])].join(' ');
@@ -406,11 +433,11 @@ const times: [what: string, entries: Entries, seconds: number][] = [
   ['a denial', { 'a.test MX': mx('mx.test'), ...host('mx.test', { tlsa: { ttl: 10 } }) }, 10],
   ['nothing, if it says so', { 'a.test MX': { ...mx('mx.test'), ttl: 0 }, ...host('mx.test') }, 0],
   [
-    'not with a failure in it',
+    'ten seconds with a failure in it',
     { 'a.test MX': mx('m1.test', 'm2.test'), ...host('m1.test', { tlsa: BOGUS }), ...host('m2.test') },
-    0,
+    10,
   ],
-  ['no failure', { 'a.test MX': BOGUS }, 0],
+  ['ten seconds a failure', { 'a.test MX': BOGUS }, 10],
 ];
 
 for (const [what, entries, seconds] of times) {
@@ -572,3 +599,85 @@ for (const [what, entries, probe, expected] of resolvers) {
     else assert.deepEqual(result, { ok: true });
   });
 }
+
+const silentHosts = (domain: string): Entries => {
+  const hosts = Array.from({ length: 20 }, (_, i) => `m${i}.${domain}`);
+  return Object.assign(
+    { [`${domain} MX`]: mx(...hosts) },
+    ...hosts.map((each) => ({ [`${each} A`]: SILENT, [`${each} AAAA`]: SILENT })),
+  );
+};
+
+/** Domains with 20 MX hosts each, about all of which name servers are silent. */
+const crowds: [who: string, domains: string[], pending: number][] = [
+  ['one domain', ['h.test'], 6],
+  ['seven names of one zone', Array.from({ length: 7 }, (_, i) => `h${i}.wild.test`), 8],
+  ['a hundred names of one zone', Array.from({ length: 100 }, (_, i) => `h${i}.wild.test`), 8],
+  ['ten strangers', Array.from({ length: 10 }, (_, i) => `h${i}.test`), 60],
+  ['a hundred strangers', Array.from({ length: 100 }, (_, i) => `h${i}.test`), 129],
+];
+
+for (const [who, domains, pending] of crowds) {
+  test(`other domains are looked at while nobody answers for ${who}`, async (t) => {
+    const ordinary = Array.from({ length: 60 }, (_, i) => `o${i}.example`);
+    validator.set(
+      Object.assign(
+        {},
+        ...domains.map(silentHosts),
+        ...ordinary.map((name) => ({ [`${name} MX`]: mx(`mx.${name}`), ...host(`mx.${name}`) })),
+      ),
+    );
+    const limits = { resendMs: HANG_MS, questionMs: HANG_MS };
+    const dns = createDns({ servers: [validator.server], observer: { count: () => {} }, limits });
+    t.after(() => dns.close());
+    const observer = { count: () => {}, gauge: () => {} };
+    const dane = createDane({ dns, observer, now: () => 0, workMs: HANG_MS });
+    const start = validator.asked.length;
+    const held = domains.map((domain) => dane.check(to(domain), PATIENCE));
+    const unanswered = () =>
+      validator
+        .questions()
+        .slice(start)
+        .filter((question) => /^m\d+\.\S+ A/.test(question)).length;
+    await until(() => unanswered() >= pending, `${pending} questions are on their way`);
+
+    const began = performance.now();
+    const answers = await Promise.all(ordinary.map((name) => dane.check(to(name), PATIENCE)));
+    t.diagnostic(`60 domains in ${Math.round(performance.now() - began)} ms`);
+    for (const answer of answers) assert.equal(answer.kind, 'all');
+    assert.ok(unanswered() >= pending, 'nobody was turned away for it');
+    dns.close();
+    for (const answer of await Promise.all(held)) assert.equal(answer.kind, 'failed');
+  });
+}
+
+test('hosts are looked at in the order of their preference, a few at a time', async (t) => {
+  const answered = Promise.withResolvers<void>();
+  const names = many(20);
+  const slow: Entry = { ...ADDRESS, after: answered.promise };
+  const { dane, asked } = scene(
+    t,
+    Object.assign({ 'a.test MX': mx(...names) }, ...names.map((name) => host(name, { a: slow }))),
+  );
+  const check = dane.check(DOMAIN, PATIENCE);
+  const addresses = () => asked().filter((question) => / A$/.test(question));
+  await until(() => addresses().length === 4, 'the first hosts are asked about');
+  assert.deepEqual(addresses().sort(), ['mx0.test A', 'mx1.test A', 'mx2.test A', 'mx3.test A']);
+  answered.resolve();
+  assert.equal((await check).kind, 'all');
+  assert.equal(addresses().length, names.length);
+});
+
+test('when the time is over, what is known decides', async (t) => {
+  validator.set({
+    'a.test MX': mx('m1.test', 'm2.test'),
+    ...host('m1.test', { a: SILENT }),
+    ...host('m2.test'),
+  });
+  const limits = { resendMs: HANG_MS, questionMs: HANG_MS };
+  const dns = createDns({ servers: [validator.server], observer: { count: () => {} }, limits });
+  t.after(() => dns.close());
+  const observer = { count: () => {}, gauge: () => {} };
+  const dane = createDane({ dns, observer, now: () => 0, workMs: WORK_MS });
+  assert.equal(summary(await dane.check(DOMAIN, PATIENCE)), 'all m2.test');
+});

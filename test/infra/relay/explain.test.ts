@@ -120,6 +120,12 @@ const parts: [name: string, key: string, scene: Scene, line: string][] = [
     '  Some MX hosts of example.com have DANE, which goes before MTA-STS.',
   ],
   [
+    'because DANE cannot be told of one host',
+    'example.com',
+    { verdict: { kind: 'dane', domain: DOMAIN, level: 'dane', unclear: 'TLSA of it: SERVFAIL' } },
+    '  Whether an MX host of example.com has DANE cannot be told, no other host has, and no policy would be lost: TLSA of it: SERVFAIL',
+  ],
+  [
     'deferred',
     'example.com',
     { verdict: { kind: 'defer', reason: 'example.com: the table cannot be read' } },

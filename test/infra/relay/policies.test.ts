@@ -780,7 +780,7 @@ test('an item that cannot be used is said once an hour, not for every lookup', a
 });
 
 describe('the disk', () => {
-  test('gets what is valid and new, once a minute at most, and at the end', async () => {
+  test('gets what is new and no back-off, once a minute at most, and at the end', async () => {
     const { find, clock, disk, world, policies } = await play({ table: item(), dns: sts('id1') });
     await find();
     assert.equal(disk.saves, 0);
@@ -792,7 +792,8 @@ describe('the disk', () => {
     assert.equal(disk.saves, 1, 'the same item again is nothing new');
     world.table = ITEMS.backoff;
     await find(domain('backoff.example'));
-    world.table = item({ domain: domain('short.example'), validEnd: clock.now() + SECOND });
+    const end = clock.now() + SECOND;
+    world.table = item({ domain: domain('short.example'), validEnd: end });
     await find(domain('short.example'));
     world.table = item({ validEnd: NOW + 8 * DAY });
     await find();
@@ -801,7 +802,10 @@ describe('the disk', () => {
     assert.equal(disk.saves, 2);
     assert.deepEqual(
       disk.entries.map(({ domain: name, validEnd }) => [name, validEnd]),
-      [[EXAMPLE, NOW + 8 * DAY]],
+      [
+        ['short.example', end],
+        [EXAMPLE, NOW + 8 * DAY],
+      ],
     );
   });
 
@@ -1043,3 +1047,47 @@ test('reads for a day of deliveries: for each domain one in five minutes with ma
   assert.ok(reads.length <= most, `${reads.length} reads, where there are ${most} periods with mail`);
   await clock.finish(policies.close());
 });
+
+/** What the table says when it is asked while the clock is 400 days ahead, and whether the policy is known afterwards. */
+const wrongClocks: [what: string, table: Read | 'not asked', known: boolean][] = [
+  ['the same item', item(), true],
+  ['the item, extended since', item({ validEnd: NOW + 8 * DAY }), true],
+  [
+    'the item, and that its refresh failed lately',
+    item({ failing: { ...FAILING, lastAttempt: NOW + 7 * DAY } }, NOW + 400 * DAY),
+    true,
+  ],
+  ['nothing: it is down', DOWN, true],
+  ['nothing: nobody asks', 'not asked', true],
+  ['an item that ended sooner', item({ validEnd: NOW - HOUR }), false],
+  ['a back-off that has ended', item({ backoff: true, validEnd: NOW + 7 * DAY }), false],
+  ['that there is no item', ABSENT, false],
+];
+
+for (const [what, table, known] of wrongClocks) {
+  for (const restart of [false, true]) {
+    test(`a clock that was 400 days ahead; the table said ${what}${restart ? ', then a restart' : ''}`, async () => {
+      const { find, clock, world, disk, policies } = await play({ table: item(), dns: sts('id1') });
+      await find();
+      clock.set(NOW + 400 * DAY);
+      world.dns = gone();
+      if (table !== 'not asked') {
+        world.table = table;
+        assert.notEqual((await find()).kind, 'policy', 'by this clock it has ended');
+      }
+      // Another domain's policy has the file written anew.
+      world.table = item({ domain: domain('other.example'), validEnd: clock.now() + DAY });
+      await find(domain('other.example'));
+      await clock.pass(2 * MINUTE);
+      assert.ok(disk.saves > 0);
+      let again = { find, clock, world, policies };
+      if (restart) {
+        await policies.close();
+        again = await play({ dns: gone(), disk: disk.entries });
+      } else clock.set(NOW + HOUR);
+      again.world.table = DOWN;
+      assert.equal((await again.find()).kind === 'policy', known);
+      await again.policies.close();
+    });
+  }
+}

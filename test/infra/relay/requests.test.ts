@@ -377,3 +377,18 @@ describe('over the network', () => {
     assert.equal(disk.use?.domains.size, 0);
   });
 });
+
+test('one owner, however many names, does not use up the looks of the others', async () => {
+  const { requests, clock } = await open();
+  const look = async (names: readonly string[]) => {
+    const asked = await clock.finish(Promise.all(names.map((each) => requests.look(domain(each)))));
+    return asked.filter(({ kind }) => kind === 'sent').length;
+  };
+  const flood = (start: number) => Array.from({ length: 500 }, (_, i) => `n${start + i}.wild.example`);
+  const others = (start: number) => Array.from({ length: 30 }, (_, i) => `o${start + i}.example`);
+  assert.deepEqual([await look(flood(0)), await look(others(0))], [20, 30]);
+  await clock.pass(3 * SECOND);
+  assert.deepEqual([await look(flood(500)), await look(others(30))], [3, 30]);
+  // A hosting company's customers are owners of their own.
+  assert.equal(await look(['a.github.io', 'b.github.io']), 2);
+});

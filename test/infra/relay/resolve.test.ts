@@ -19,6 +19,9 @@ const ENFORCE = policy('enforce');
 const without = (reason: (Found & { kind: 'no-policy' })['reason']): Found => ({ kind: 'no-policy', reason });
 const UNKNOWN: Found = { kind: 'unknown', reason: 'the table cannot be read' };
 const NONE: DaneAnswer = { kind: 'none' };
+const UNCLEAR: DaneAnswer = { kind: 'unclear', reason: 'TLSA of _25._tcp.mx.example.com: SERVFAIL' };
+const STAYS =
+  'TEMP example.com: whether it has DANE cannot be told: TLSA of _25._tcp.mx.example.com: SERVFAIL';
 const SECURE = 'OK secure match=mx.example.com servername=hostname';
 
 interface Scene {
@@ -117,6 +120,19 @@ const answers: [name: string, scene: Scene, reply: RegExp | string][] = [
     { dane: 'silent', found: 'silent' },
     /^TEMP example\.com: no answer to the DANE lookups/,
   ],
+  ['DANE unclear, and a policy to lose', { dane: UNCLEAR }, STAYS],
+  ['DANE unclear, and nobody knows of a policy', { dane: UNCLEAR, found: UNKNOWN }, STAYS],
+  [
+    'DANE unclear, and a policy lookup without end',
+    { dane: UNCLEAR, found: 'silent' },
+    'TEMP example.com: no answer about its policy within 40 ms.',
+  ],
+  ['DANE unclear, and testing', { dane: UNCLEAR, found: policy('testing') }, 'OK dane'],
+  ['DANE unclear, and none', { dane: UNCLEAR, found: policy('none') }, 'OK dane'],
+  ['DANE unclear, and no MTA-STS', { dane: UNCLEAR, found: without('not-implemented') }, 'OK dane'],
+  ['DANE unclear, and a back-off', { dane: UNCLEAR, found: without('back-off') }, 'OK dane'],
+  ['DANE unclear, on first contact', { dane: UNCLEAR, found: without('requested') }, 'OK dane'],
+  ['DANE unclear, and mail is to go out', { dane: UNCLEAR, found: without('unavailable') }, 'OK dane'],
   ['a bug in DANE', { dane: 'broken' }, 'TEMP the relay failed to look this up, as its log says'],
   ['a bug in the policies', { found: 'broken' }, 'TEMP the relay failed to look this up, as its log says'],
   ['override: off', { override: { action: 'off' } }, 'NOTFOUND '],

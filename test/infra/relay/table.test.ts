@@ -343,11 +343,9 @@ describe('over the network', () => {
     // Its time goes on only when every connection is there, or some could still come after they are counted.
     const clock = virtualClock();
     const hung = tableOf(connect(t, `http://127.0.0.1:${port}`), 'policies', clock);
-    const reading = Promise.all(
-      Array.from({ length: 20 }, () => hung.read(EXAMPLE, { consistent: false, milliseconds: 100 })),
-    );
+    const reading = Promise.all(Array.from({ length: 20 }, () => hung.read(EXAMPLE, READ)));
     await until(() => open.size === 20, 'each read has a connection');
-    await clock.pass(100);
+    await clock.pass(READ.milliseconds);
     const reads = await reading;
     assert.deepEqual(new Set(reads.map(({ kind }) => kind)), new Set(['failed']));
     await until(() => open.size === 0, 'no connection is left');
@@ -373,4 +371,19 @@ describe('over the network', () => {
       await idle();
     });
   }
+});
+
+test('a table that takes 300 ms is not down for those who wait 250', async () => {
+  const { table, clock, observer } = open(() =>
+    clock.sleep(300, new AbortController().signal).then(() => ({ Item: ITEM })),
+  );
+  const impatient = { consistent: true, milliseconds: 250 };
+  for (let i = 0; i < 10; i++) {
+    const read = await clock.finish(table.read(EXAMPLE, impatient));
+    assert.deepEqual(read, { kind: 'failed', reason: 'Error: no answer within 250 ms' });
+    await clock.pass(SECOND);
+  }
+  assert.equal(table.refuses(), false);
+  assert.deepEqual(observer.outages, []);
+  assert.equal((await clock.finish(table.read(EXAMPLE, READ))).kind, 'item');
 });
