@@ -375,10 +375,11 @@ function createSplitter(take: (line: string | undefined) => void) {
 async function replaceFile(path: string, header: Fields, lines: Iterable<unknown>): Promise<void> {
   const unfinished = `${path}.new`;
   try {
-    const file = await open(unfinished, 'w', 0o600);
+    // One that was left behind, or a link that somebody put there: to open it would write over what it points to.
+    await rm(unfinished, { force: true });
+    // O_EXCL: what is there again in between is not opened, nor followed if it is a link (open(2)).
+    const file = await open(unfinished, 'wx', 0o600);
     try {
-      // One that was left behind keeps its own mode.
-      await file.chmod(0o600);
       await writeLines(file, header, lines);
       await file.sync();
     } finally {

@@ -1,12 +1,25 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  link,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import type { Entry } from '../../../infra/relay/entry.ts';
 import { openSnapshot, type Snapshot } from '../../../infra/relay/snapshot.ts';
+import { HANG_MS } from '../../resources.ts';
 import { DAY, domain, EXAMPLE, HOUR, NOW, POLICY, recordingObserver, virtualClock } from './scene.ts';
 
 let root: string;
@@ -35,6 +48,9 @@ async function load(snapshot: Snapshot): Promise<Entry[]> {
   await snapshot.loadPolicies((entry) => entries.push(entry));
   return entries;
 }
+
+/** A program that saves hundreds of KiB, and says whether that was possible. */
+const SAVE_MANY = join(import.meta.dirname, 'save-many.ts');
 
 const ENTRY: Entry = {
   domain: EXAMPLE,
@@ -297,13 +313,16 @@ describe('a file', () => {
     assert.deepEqual(await readdir(directory), ['policies.jsonl']);
   });
 
-  test('on a full disk is left as it was', { skip: process.platform !== 'linux' }, async () => {
-    const { snapshot, directory, policies, observer } = await open();
+  test('on a full disk is left as it was', { skip: process.platform === 'win32' }, async () => {
+    const { snapshot, directory } = await open();
     await snapshot.savePolicies([ENTRY]);
-    // Every write to it ends in ENOSPC.
-    await symlink('/dev/full', `${policies}.new`);
-    assert.equal(await snapshot.savePolicies([]), false);
-    assert.match(observer.events[0] ?? '', /ENOSPC/);
+    // A limit on the length of files ends a write in the middle, as a full disk does.
+    const { stdout } = spawnSync(
+      '/bin/sh',
+      ['-c', 'ulimit -f 8 && exec "$0" "$@"', process.execPath, SAVE_MANY, directory],
+      { encoding: 'utf8', timeout: HANG_MS },
+    );
+    assert.match(stdout, /^false \[.*EFBIG/);
     assert.deepEqual(await readdir(directory), ['policies.jsonl']);
     assert.deepEqual(await load(snapshot), [ENTRY]);
   });
@@ -476,5 +495,42 @@ describe('a hostile file', () => {
       (await load(snapshot)).map((entry) => entry.domain),
       [...lines.map((line) => line.domain), 'long.example', 'example.com'],
     );
+  });
+});
+
+describe('in the place of the unfinished file', () => {
+  const PRECIOUS = 'precious';
+
+  for (const [what, put] of [
+    ['a link to a file', (target: string, path: string) => symlink(target, path)],
+    ['another name of a file', (target: string, path: string) => link(target, path)],
+  ] as const) {
+    test(`${what} is taken away, and the file is left as it is`, async () => {
+      const { snapshot, directory, policies, use, observer } = await open();
+      const { directory: elsewhere } = await open();
+      const target = join(elsewhere, 'target');
+      await writeFile(target, PRECIOUS, { mode: 0o644 });
+      for (const file of [policies, use]) await put(target, `${file}.new`);
+      assert.equal(await snapshot.savePolicies([ENTRY]), true);
+      assert.equal(
+        await snapshot.saveUse({ domains: new Set([EXAMPLE]), reportedAt: NOW, timeOfDay: 0 }),
+        true,
+      );
+      assert.equal(await readFile(target, 'utf8'), PRECIOUS);
+      assert.equal((await stat(target)).mode & 0o777, 0o644);
+      assert.deepEqual(await readdir(directory), ['policies.jsonl', 'use.jsonl']);
+      assert.ok((await lstat(policies)).isFile());
+      assert.equal((await stat(policies)).mode & 0o777, 0o600);
+      assert.deepEqual(await load(snapshot), [ENTRY]);
+      assert.deepEqual(observer.events, []);
+    });
+  }
+
+  test('a link to a file that is not there makes none', async () => {
+    const { snapshot, directory, policies } = await open();
+    const target = join(directory, 'target');
+    await symlink(target, `${policies}.new`);
+    assert.equal(await snapshot.savePolicies([ENTRY]), true);
+    assert.deepEqual(await readdir(directory), ['policies.jsonl']);
   });
 });
