@@ -43,7 +43,7 @@ export const SERVER_LIMITS: Omit<ServerLimits, 'requestBytes' | 'connections'> =
   pipelined: 64,
   // Two of the longest replies that socketmap_table(5) allows.
   unreadBytes: 200_000,
-  totalBytes: 64 * 1024 * 1024,
+  totalBytes: 32 * 1024 * 1024,
   idleMs: 300_000,
   unreadMs: 100_000,
   lingerMs: 500,
@@ -315,7 +315,12 @@ function serve(
     ended = true;
     work();
   });
-  socket.on('close', () => clearTimeout(lingering));
+  socket.on('close', () => {
+    clearTimeout(lingering);
+    // Lookups that are still under way would keep all of it.
+    replies.length = 0;
+    received = NOTHING;
+  });
   // What goes wrong with a connection is the client's business; 'close' follows.
   socket.on('error', () => undefined);
 
@@ -355,6 +360,7 @@ function serve(
     const reply: PendingReply = { text: undefined };
     pushReply(reply);
     respond(payload).then((text) => {
+      if (socket.destroyed) return;
       reply.text = text;
       answered += text.length;
       account();
