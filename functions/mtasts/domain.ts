@@ -44,6 +44,8 @@ const NUMBER = /^(?:[0-9]+|0[Xx][0-9A-Fa-f]*)$/;
 
 /** Lower-cases ASCII alone, as DNS does (RFC 4343); `toLowerCase` also makes a `k` of the Kelvin sign. */
 export function asciiLowerCase(text: string): string {
+  // Nearly every name is lower case already, and to look is cheaper than to replace.
+  if (!/[A-Z]/.test(text)) return text;
   return text.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
 }
 

@@ -14,6 +14,11 @@ const ID = /^[A-Za-z0-9]{1,32}$/;
 /** RFC 8461 §3.1: other TXT records "are discarded". The ABNF allows blanks before the ";" that the prose quotes. */
 const STS_RECORD = /^v=STSv1[ \t]*;/;
 
+/** Whether the text is the value of an `id` (RFC 8461 §3.1, `sts-id`). */
+export function isRecordId(text: string): boolean {
+  return ID.test(text);
+}
+
 function malformed(text: string, flaw: string): { ok: false; failure: Failure } {
   return { ok: false, failure: failure('record-malformed', `The TXT record "${quote(text)}" ${flaw}.`) };
 }

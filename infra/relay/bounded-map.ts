@@ -47,6 +47,7 @@ export function createBoundedMap<K, V>(limits: {
       remove(key);
       map.set(key, value);
       total += weigh(value);
+      if (map.size <= entries && total <= weight) return;
       for (const oldest of map.keys()) {
         if (map.size <= entries && total <= weight) break;
         remove(oldest);

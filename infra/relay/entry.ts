@@ -5,11 +5,12 @@ import { asciiLowerCase, type Domain } from '../../functions/mtasts/domain.ts';
 import { LIMITS } from '../../functions/mtasts/limits.ts';
 import {
   formatPolicy,
+  isCanonical,
   MAX_MAX_AGE_SECONDS,
   type Policy,
   parsePolicy,
 } from '../../functions/mtasts/policy.ts';
-import { parseRecord } from '../../functions/mtasts/record.ts';
+import { isRecordId } from '../../functions/mtasts/record.ts';
 import type { PolicyRecord } from '../../functions/store/policy-store.ts';
 
 export interface Entry {
@@ -33,28 +34,35 @@ const ENTRY_BYTES = 500;
 const PATTERN_BYTES = 40;
 
 export function checkEntry({ domain, policy, backoff, validEnd, recordId }: Entry, now: number): Checked {
+  // The common case, in a third of the time.
+  const read = isCanonical(policy) ? ({ ok: true, policy } as const) : readAgain(policy);
+  if (!read.ok) return read;
+  if (!Number.isFinite(validEnd)) return { ok: false, reason: 'Its end is not a time' };
+  return {
+    ok: true,
+    entry: {
+      domain,
+      policy: read.policy,
+      backoff,
+      // RFC 8461 §3.2: no policy lives longer than a year, whatever a clock or a hand has written.
+      validEnd: Math.min(validEnd, now + YEAR_MS),
+      recordId: recordId !== undefined && isRecordId(recordId) ? recordId : undefined,
+    },
+  };
+}
+
+/** Patterns in upper case, or there twice, are read as what they mean. */
+function readAgain(policy: Policy) {
   // The parser's own word. That nothing but this policy came out of it shows that no pattern has a line end in it.
   const parsed = parsePolicy(formatPolicy(policy));
-  if (!parsed.ok) return { ok: false, reason: parsed.failure.detail };
+  if (!parsed.ok) return { ok: false, reason: parsed.failure.detail } as const;
   const published = new Set(policy.mx.map(asciiLowerCase));
   const same =
     parsed.policy.mode === policy.mode &&
     parsed.policy.maxAgeSeconds === policy.maxAgeSeconds &&
     parsed.policy.mx.length === published.size &&
     parsed.policy.mx.every((pattern) => published.has(pattern));
-  if (!same) return { ok: false, reason: 'Its policy is not read as what it says' };
-  if (!Number.isFinite(validEnd)) return { ok: false, reason: 'Its end is not a time' };
-  return {
-    ok: true,
-    entry: {
-      domain,
-      policy: parsed.policy,
-      backoff,
-      // RFC 8461 §3.2: no policy lives longer than a year, whatever a clock or a hand has written.
-      validEnd: Math.min(validEnd, now + YEAR_MS),
-      recordId: isRecordId(recordId) ? recordId : undefined,
-    },
-  };
+  return same ? parsed : ({ ok: false, reason: 'Its policy is not read as what it says' } as const);
 }
 
 /** Stands in for what is not used in any case. */
@@ -85,10 +93,4 @@ export function weighEntry({ policy, domain }: Entry): number {
     (sum, pattern) => sum + PATTERN_BYTES + pattern.length,
     ENTRY_BYTES + domain.length,
   );
-}
-
-function isRecordId(text: string | undefined): boolean {
-  if (text === undefined) return false;
-  const parsed = parseRecord(`v=STSv1; id=${text}`);
-  return parsed.ok && parsed.id === text;
 }

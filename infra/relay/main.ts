@@ -181,7 +181,12 @@ async function serve(settings: Settings): Promise<void> {
   // Unhandled, it would end the process; while that starts, the map is read anyway.
   let reload = async () => {};
   process.on('SIGHUP', () => void reload());
-  const relay = await startRelay(surroundings);
+  const relay = await Promise.race([startRelay(surroundings), stopped.then(() => undefined)]);
+  if (relay === undefined) {
+    // Silent DNS servers can hold the start up. Nothing is under way that should be finished or written down.
+    metrics.event('info', 'stopped while starting', { signal: await stopped });
+    process.exit(0);
+  }
   reload = relay.reload;
   metrics.event('info', 'answering', {
     version: VERSION,

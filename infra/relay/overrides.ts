@@ -51,6 +51,19 @@ export function parseOverrides(text: string): ParsedOverrides {
   return flaws.length === 0 ? { ok: true, overrides } : { ok: false, flaws: flaws.slice(0, MAX_FLAWS) };
 }
 
+/**
+ * What shows that the file is only a part of what somebody wrote, on a full disk or after a loss of power; undefined: nothing
+ * does. Each `defer` and `secure` that is missing lets mail go out that should not.
+ */
+function truncationFlaw(text: string): string | undefined {
+  if (text.trim() === '') {
+    return 'It is empty: a map that is meant to have no entries has a comment in it, as "# none".';
+  }
+  if (!text.endsWith('\n'))
+    return 'Its last line has no line end, so it may have been cut: every line ends with one.';
+  return undefined;
+}
+
 function readLine(line: string, overrides: Map<Domain, Override>): string | undefined {
   const [, name = '', action = ''] = /^(\S+)(?:\s+(.*))?$/.exec(line) ?? [];
   const domain = parseDomain(name);
@@ -106,6 +119,8 @@ export async function openOverrides(
     if (looks === seen && !always) return;
     const text = await readFile(file, 'utf8');
     seen = looks;
+    const truncated = truncationFlaw(text);
+    if (truncated !== undefined) throw new Error(truncated);
     const parsed = parseOverrides(text);
     if (!parsed.ok) throw new Error(parsed.flaws.join(' '));
     overrides = parsed.overrides;

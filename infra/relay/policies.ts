@@ -8,7 +8,7 @@ import { type Domain, recordName } from '../../functions/mtasts/domain.ts';
 import type { Policy } from '../../functions/mtasts/policy.ts';
 import { selectRecord } from '../../functions/mtasts/record.ts';
 import type { PolicyRecord } from '../../functions/store/policy-store.ts';
-import { createBoundedMap } from './bounded-map.ts';
+import { type BoundedMap, createBoundedMap } from './bounded-map.ts';
 import { type Clock, isRecent, within } from './clock.ts';
 import type { Dns, DnsAnswer } from './dns.ts';
 import { type Entry, weighEntry } from './entry.ts';
@@ -135,7 +135,8 @@ export async function openPolicies(options: {
   return createPolicies({ ...rest, table: createTable({ ...rest, client: dynamodb }), requests, snapshot });
 }
 
-export async function createPolicies(options: {
+/** Answers at once; what is on disk is read meanwhile, and a lookup waits for it only where the table cannot say. */
+export function createPolicies(options: {
   readonly table: Table;
   readonly requests: Requests;
   readonly dns: Pick<Dns, 'ask'>;
@@ -143,7 +144,7 @@ export async function createPolicies(options: {
   readonly settings: PolicySettings;
   readonly clock: Clock;
   readonly observer: Pick<Observer, 'count' | 'gauge' | 'event'>;
-}): Promise<Policies> {
+}): Policies {
   const { table, requests, dns, snapshot, settings, clock, observer } = options;
   const held = createBoundedMap<Domain, Held>({
     entries: settings.cachedDomains,
@@ -159,13 +160,22 @@ export async function createPolicies(options: {
   const background = new Set<Promise<void>>();
   const closing = new AbortController();
   let dirty = false;
-
-  await snapshot.loadPolicies((entry) => {
-    held.set(entry.domain, { entry, readAt: undefined, freshMs: 0 });
-  });
-  observer.gauge('policies_cached', held.size);
-  observer.gauge('policies_on_disk', held.size);
+  /** Until all is read that is on disk: domains of which the table has said something that is newer. */
+  let newer: BoundedMap<Domain, true> | undefined = createBoundedMap({ entries: settings.cachedDomains });
+  const loading = load().catch(unexpected);
   const tending = tend();
+
+  async function load(): Promise<void> {
+    const loaded = await snapshot.loadPolicies((entry) => {
+      if (newer?.get(entry.domain)) return;
+      held.set(entry.domain, { entry, readAt: undefined, freshMs: 0 });
+    }, closing.signal);
+    if (loaded === 'stopped') return;
+    newer = undefined;
+    dirty ||= loaded === 'set-aside';
+    observer.gauge('policies_cached', held.size);
+    observer.gauge('policies_on_disk', held.size);
+  }
 
   function inBackground(work: Promise<unknown>): void {
     const done: Promise<void> = work.then(
@@ -199,7 +209,8 @@ export async function createPolicies(options: {
   }
 
   async function save(): Promise<void> {
-    if (!dirty) return;
+    // What is on disk and not read yet would be lost.
+    if (!dirty || newer !== undefined) return;
     dirty = false;
     // A back-off lives five minutes: a restart need not know it. A policy that has ended is kept: the clock may be wrong, and
     // only the table says that there is none any more.
@@ -261,6 +272,7 @@ export async function createPolicies(options: {
   /** Reads the table, whose word becomes the last known one. */
   async function read(domain: Domain, how: { consistent: boolean; milliseconds: number }): Promise<Read> {
     const result = await table.read(domain, how);
+    if (result.kind === 'item' || result.kind === 'absent') newer?.set(domain, true);
     switch (result.kind) {
       case 'item':
         if (counts(result.entry, clock.now())) remember(result.entry);
@@ -322,7 +334,8 @@ export async function createPolicies(options: {
 
     const looking = lookUp(domain);
     const result = await read(domain, { consistent: false, milliseconds: READ_MS });
-    const settled = settle(result, known, clock.now());
+    if (result.kind === 'failed' || result.kind === 'unreadable') await loading;
+    const settled = settle(result, lastKnown(domain), clock.now());
     switch (settled.kind) {
       case 'item':
         inBackground(compare(settled.entry, looking));
@@ -408,15 +421,19 @@ export async function createPolicies(options: {
     },
 
     async explain(domain, signal) {
-      const before = held.get(domain);
-      const known = lastKnown(domain);
       const asking = Promise.all([
         table.read(domain, { consistent: true, milliseconds: READ_MS }),
         lookUp(domain),
+        loading,
       ]);
-      const [result, txt] = await unlessAborted(asking, signal, () => OUT_OF_TIME);
+      const [result, txt] = await unlessAborted<readonly [Read, TxtRecord, ...unknown[]]>(
+        asking,
+        signal,
+        () => OUT_OF_TIME,
+      );
+      const before = held.get(domain);
       const now = clock.now();
-      const settled = settle(result, known, now);
+      const settled = settle(result, lastKnown(domain), now);
       return [
         describeHeld(before, now),
         ...describeRead(result, now),
@@ -427,6 +444,7 @@ export async function createPolicies(options: {
 
     async close() {
       closing.abort();
+      await loading;
       await Promise.allSettled(flights.values());
       while (background.size > 0) await Promise.all(background);
       await tending;

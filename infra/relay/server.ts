@@ -16,12 +16,21 @@ export type Listener =
 export interface ServerLimits {
   readonly requestBytes: number;
   /**
-   * Connections at once. For one more, another that waits for nothing is closed, after which Postfix connects again; if
-   * all of them wait for replies, the new one is closed, which Postfix takes for a temporary error.
+   * Connections at once. For one more, another is closed whose client does not read, or which waits for nothing, after
+   * which Postfix connects again; if all of them wait for replies, the new one is closed, which Postfix takes for a
+   * temporary error.
    */
   readonly connections: number;
   /** Requests of one connection being worked on; no more is read of it meanwhile. Postfix itself sends one at a time. */
   readonly pipelined: number;
+  /** Bytes of replies that one client has not read yet; beyond that, no request of its connection is taken up. */
+  readonly unreadBytes: number;
+  /**
+   * Bytes that all connections may hold together: requests that are not answered, replies that are not read. Each
+   * connection adds CONNECTION_BYTES to it. Beyond that connections are closed, and the first is the one whose client has
+   * not read for the longest.
+   */
+  readonly totalBytes: number;
   /** Milliseconds that a connection may be silent. Postfix closes its own after 10 s without use, or after 100 s. */
   readonly idleMs: number;
   /** Milliseconds that a client may leave a reply unread. Postfix's own limit is 100 s. */
@@ -32,10 +41,22 @@ export interface ServerLimits {
 
 export const SERVER_LIMITS: Omit<ServerLimits, 'requestBytes' | 'connections'> = Object.freeze({
   pipelined: 64,
+  // Two of the longest replies that socketmap_table(5) allows.
+  unreadBytes: 200_000,
+  totalBytes: 32 * 1024 * 1024,
   idleMs: 300_000,
   unreadMs: 100_000,
   lingerMs: 500,
 });
+
+/** The share of each connection in what all may hold: the longest request, and a reply of ordinary length. */
+const CONNECTION_BYTES = 16 * 1024;
+
+/** What a request costs while it is worked on: promises, timers and a place in queues, beside its text. */
+const REQUEST_BYTES = 4 * 1024;
+
+/** Replies that are known are sent together, so many bytes at once: each write has a cost of its own in memory. */
+const WRITE_BYTES = 64 * 1024;
 
 /** Why nobody can listen there, in a sentence for the operator. */
 export class ListenError extends Error {
@@ -62,7 +83,12 @@ export interface ServerOptions {
 /** Rejects with a ListenError, and listens nowhere, if it cannot listen everywhere. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { listeners, limits, observer } = options;
-  const open = new Set<Connection>();
+  /** The bytes that each holds. */
+  const open = new Map<Connection, number>();
+  /** Those whose clients leave something unread, the longest first. */
+  const unread = new Set<Connection>();
+  const mostBytes = limits.totalBytes + limits.connections * CONNECTION_BYTES;
+  let bytesHeld = 0;
   const servers: Server[] = [];
   const addresses: string[] = [];
 
@@ -73,33 +99,56 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       return;
     }
     observer.count('connections', { listener });
-    const connection = serve(socket, options);
-    open.add(connection);
+    const connection = serve(socket, options, (bytes, isUnread) => holds(connection, bytes, isUnread));
+    open.set(connection, 0);
     observer.gauge('connections_open', open.size);
     socket.once('close', () => {
-      open.delete(connection);
+      forget(connection);
       observer.gauge('connections_open', open.size);
     });
   };
 
+  const forget = (connection: Connection) => {
+    bytesHeld -= open.get(connection) ?? 0;
+    open.delete(connection);
+    unread.delete(connection);
+  };
+
+  /** Whoever may connect could otherwise take all memory by asking and not reading. */
+  const holds = (connection: Connection, bytes: number, isUnread: boolean) => {
+    const before = open.get(connection);
+    // It is being closed.
+    if (before === undefined) return;
+    open.set(connection, bytes);
+    bytesHeld += bytes - before;
+    if (!isUnread) unread.delete(connection);
+    else unread.add(connection);
+    while (bytesHeld > mostBytes) {
+      const [slowest = greatest(open)] = unread;
+      if (slowest === undefined) return;
+      observer.count('connections_over_budget');
+      forget(slowest);
+      slowest.destroy();
+    }
+  };
+
   /** Whoever may connect could otherwise keep Postfix out by doing nothing. */
   const makeRoom = () => {
-    for (const connection of open) {
-      if (!connection.isIdle()) continue;
-      observer.count('connections_evicted');
-      open.delete(connection);
-      connection.destroy();
-      return true;
-    }
-    return false;
+    const [slowest] = unread;
+    const victim = slowest ?? [...open.keys()].find((connection) => connection.isIdle());
+    if (victim === undefined) return false;
+    observer.count('connections_evicted');
+    forget(victim);
+    victim.destroy();
+    return true;
   };
 
   const close = async (graceMs: number) => {
     // The same as the end of all connections, since those are what a server waits for.
     const closed = Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-    for (const connection of open) connection.finish();
+    for (const connection of open.keys()) connection.finish();
     const timer = setTimeout(() => {
-      for (const connection of open) connection.destroy();
+      for (const connection of open.keys()) connection.destroy();
     }, graceMs);
     await closed;
     clearTimeout(timer);
@@ -200,6 +249,18 @@ async function isStale(path: string): Promise<boolean> {
   });
 }
 
+/** Of those that read, only one that asks for much at once can hold much. */
+function greatest(open: ReadonlyMap<Connection, number>): Connection | undefined {
+  let found: Connection | undefined;
+  let most = 0;
+  for (const [connection, bytes] of open) {
+    if (bytes <= most) continue;
+    most = bytes;
+    found = connection;
+  }
+  return found;
+}
+
 interface Connection {
   /** Whether no reply is due, and none is on its way to a client that is being left. */
   isIdle(): boolean;
@@ -210,24 +271,37 @@ interface Connection {
 
 const NOTHING = Buffer.alloc(0);
 
+/** A copy, where a few bytes would keep the 64 KiB alive that they came in. To copy every time would cost as much again. */
+function compact(bytes: Buffer): Buffer {
+  if (bytes.length === 0) return NOTHING;
+  return bytes.length < bytes.buffer.byteLength / 2 ? Buffer.from(bytes) : bytes;
+}
+
 interface PendingReply {
   /** Undefined until it is known. */
   text: string | undefined;
 }
 
+/** @param holds is told whenever that changes: the bytes of the connection, and whether the client leaves some unread. */
 function serve(
   socket: Socket,
   { respond, refuse, limits, observer }: Omit<ServerOptions, 'listeners'>,
+  holds: (bytes: number, isUnread: boolean) => void,
 ): Connection {
   /** Received and not decoded yet: a part of a request, or what came while enough was being worked on. */
   let received: Buffer = NOTHING;
   /** In the order of the requests, from when one is taken up until its reply is handed to the socket. */
   const replies: PendingReply[] = [];
+  /** Characters of the replies among them that are known. Nearly all are ASCII. */
+  let answered = 0;
   /** The client will send nothing more. */
   let ended = false;
   /** Nothing more is taken up. */
   let finishing = false;
+  /** There may be more to take up as soon as replies have been read. */
+  let full = false;
   let flushing = false;
+  let isUnread = false;
   let lingering: NodeJS.Timeout | undefined;
 
   socket.setNoDelay(true);
@@ -241,46 +315,55 @@ function serve(
     ended = true;
     work();
   });
-  socket.on('drain', () => {
-    socket.setTimeout(limits.idleMs);
-    flush();
+  socket.on('close', () => {
+    clearTimeout(lingering);
+    // Lookups that are still under way would keep all of it.
+    replies.length = 0;
+    received = NOTHING;
   });
-  socket.on('close', () => clearTimeout(lingering));
   // What goes wrong with a connection is the client's business; 'close' follows.
   socket.on('error', () => undefined);
 
-  /** Takes up as many requests as may be worked on at once. No more is read until one of them is answered. */
+  function mayTake(): boolean {
+    return replies.length < limits.pipelined && answered + socket.writableLength <= limits.unreadBytes;
+  }
+
+  /** Takes up as many requests as may be worked on at once. No more is read until one of them is answered and read. */
   function work(): void {
     if (finishing) return;
     let at = 0;
     let next = decodeNetstring(received, at, limits.requestBytes);
-    while (next.kind === 'whole' && replies.length < limits.pipelined) {
+    while (next.kind === 'whole' && mayTake()) {
       take(next.payload.toString('utf8'));
       at = next.end;
       next = decodeNetstring(received, at, limits.requestBytes);
     }
-    // A copy, so that a few bytes do not keep the 64 KiB alive that they came in.
-    received = at === received.length ? NOTHING : Buffer.from(received.subarray(at));
+    received = compact(received.subarray(at));
+    full = next.kind === 'whole' || !mayTake();
     if (next.kind === 'whole') {
       socket.pause();
     } else if (next.kind === 'malformed') {
       observer.count('protocol_errors');
-      replies.push({ text: refuse(next.reason) });
+      pushReply({ text: refuse(next.reason) });
       finish();
     } else if (ended) {
       finish();
-    } else if (replies.length < limits.pipelined) {
-      socket.resume();
-    } else {
+    } else if (full) {
       socket.pause();
+    } else {
+      socket.resume();
     }
+    account();
   }
 
   function take(payload: string): void {
     const reply: PendingReply = { text: undefined };
-    replies.push(reply);
+    pushReply(reply);
     respond(payload).then((text) => {
+      if (socket.destroyed) return;
       reply.text = text;
+      answered += text.length;
+      account();
       if (flushing) return;
       // Replies that are known at the same time are sent together.
       flushing = true;
@@ -288,22 +371,45 @@ function serve(
     });
   }
 
+  function pushReply(reply: PendingReply): void {
+    replies.push(reply);
+    answered += reply.text?.length ?? 0;
+  }
+
+  /** The netstrings of the replies that are next and known, some at once. */
+  function shiftReplies(): string {
+    let text = '';
+    while (replies[0]?.text !== undefined && text.length < WRITE_BYTES) {
+      text += encodeNetstring(replies[0].text);
+      answered -= replies[0].text.length;
+      replies.shift();
+    }
+    return text;
+  }
+
   /** Sends what is answered, as far as the client reads it, and takes up more if there is room again. */
   function flush(): void {
     flushing = false;
     if (socket.destroyed) return;
-    const full = replies.length >= limits.pipelined;
-    socket.cork();
     while (!socket.writableNeedDrain && replies[0]?.text !== undefined) {
-      socket.write(encodeNetstring(replies.shift()?.text ?? ''));
+      // Called back when the client's side has taken it.
+      socket.write(shiftReplies(), flush);
     }
-    socket.uncork();
-    if (socket.writableNeedDrain) socket.setTimeout(limits.unreadMs);
+    account();
     if (finishing) {
       if (replies.length === 0) end();
-    } else if (full && replies.length < limits.pipelined) {
+    } else if (full && mayTake()) {
       work();
     }
+  }
+
+  function account(): void {
+    if (socket.destroyed) return;
+    // What the system's buffer takes is gone at once: what stays is what the client leaves unread.
+    const unread = socket.writableLength > 0;
+    if (unread !== isUnread) socket.setTimeout(unread ? limits.unreadMs : limits.idleMs);
+    isUnread = unread;
+    holds(received.length + answered + socket.writableLength + replies.length * REQUEST_BYTES, unread);
   }
 
   function finish(): void {

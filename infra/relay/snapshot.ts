@@ -1,7 +1,7 @@
 // What survives a restart: the last known policies, and the use that is not reported yet. Both are files of lines,
 // replaced as a whole, and read as if a stranger had written them: nothing in them can stop the relay.
 
-import { constants, createReadStream } from 'node:fs';
+import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Domain, parseDomain } from '../../functions/mtasts/domain.ts';
@@ -20,12 +20,18 @@ export interface Use {
   readonly timeOfDay: number;
 }
 
+/**
+ * How a file was read: to its end, also if there is none; given up, so that nothing of it is on disk under its name any
+ * more; or only until the signal was aborted.
+ */
+export type Loaded = 'read' | 'set-aside' | 'stopped';
+
 export interface Snapshot {
   /**
    * Hands over those that can be read, in the order in which they were saved, one by one: the file may hold more than
-   * memory. Those that have ended are among them, as the clock may be wrong.
+   * memory. Those that have ended are among them, as the clock may be wrong. In between, the event loop turns.
    */
-  loadPolicies(keep: (entry: Entry) => void): Promise<void>;
+  loadPolicies(keep: (entry: Entry) => void, signal?: AbortSignal): Promise<Loaded>;
   /** @returns whether they are on disk now. */
   savePolicies(entries: readonly Entry[]): Promise<boolean>;
   loadUse(): Promise<Use | undefined>;
@@ -40,6 +46,8 @@ interface File {
   readonly version: number;
   /** One that has more is not read. */
   readonly maxBytes: number;
+  /** One that has more is read so far. */
+  readonly maxLines: number;
 }
 
 const MiB = 1024 * 1024;
@@ -48,19 +56,31 @@ const POLICIES: File = {
   name: 'policies.jsonl',
   format: 'mta-sts-relay policies',
   version: 1,
-  // More than a million policies of ordinary size; read piece by piece.
+  // More than a million policies of ordinary size; read slice by slice.
   maxBytes: 1024 * MiB,
+  // RELAY_CACHED_DOMAINS is at most so many; and the first line.
+  maxLines: 1_000_001,
 };
 const USE: File = {
   name: 'use.jsonl',
   format: 'mta-sts-relay use',
   version: 1,
-  // A hundred thousand of the longest names.
+  // A hundred thousand of the longest names, which is all that a relay notes.
   maxBytes: 32 * MiB,
+  maxLines: 100_001,
 };
 
-/** More than an item of DynamoDB (400 KB) can become. */
-const MAX_LINE_BYTES = MiB;
+/** 8 KiB of MX patterns (MAX_MX_BYTES) are 32 KiB as JSON if each has one character; the rest of a line is short. */
+const MAX_LINE_BYTES = 64 * 1024;
+
+/** Between two of these, the event loop serves lookups and signals: some 500 policies, 3 ms. */
+const SLICE_BYTES = 64 * 1024;
+
+/**
+ * A file that has more of them is none of ours any more. To say of each of four million line ends that it is no JSON takes
+ * half a minute.
+ */
+const MAX_BAD_LINES = 1_000;
 
 /** Between two of these, the event loop serves lookups. */
 const LINES_PER_WRITE = 500;
@@ -88,28 +108,31 @@ export function openSnapshot(options: {
     file: File,
     onHeader: (header: Fields) => void,
     onLine: (line: unknown) => string | undefined,
-  ) {
+    signal?: AbortSignal,
+  ): Promise<Loaded> {
     const path = pathOf(file);
+    let lines = 0;
     let bad = 0;
     let firstFlaw = '';
-    let header = false;
+    const take = (line: string | undefined) => {
+      lines += 1;
+      if (lines > file.maxLines) throw new BrokenFile(`it has more than ${file.maxLines} lines`);
+      if (lines === 1) return onHeader(checkHeader(line, file));
+      const flaw = line === undefined ? 'The line is too long' : readJson(line, onLine);
+      if (flaw === undefined) return;
+      bad += 1;
+      firstFlaw ||= flaw;
+      if (bad > MAX_BAD_LINES)
+        throw new BrokenFile(
+          `more than ${MAX_BAD_LINES} of its lines cannot be used; the first: ${firstFlaw}`,
+        );
+    };
     try {
-      for await (const line of readLines(path, file.maxBytes)) {
-        if (!header) {
-          onHeader(checkHeader(line, file));
-          header = true;
-          continue;
-        }
-        const flaw = line === undefined ? 'The line is too long' : readJson(line, onLine);
-        if (flaw === undefined) continue;
-        bad += 1;
-        firstFlaw ||= flaw;
-      }
-      if (!header) throw new BrokenFile('it is empty');
+      if (!(await readLines(path, file.maxBytes, take, signal))) return 'stopped';
+      if (lines === 0) throw new BrokenFile('it is empty');
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
-      await setAside(path, error);
-      return;
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return 'read';
+      return (await setAside(path, error)) ? 'set-aside' : 'read';
     }
     if (bad > 0) {
       observer.event('warn', 'lines of a file of the relay cannot be used', {
@@ -118,9 +141,11 @@ export function openSnapshot(options: {
         first: firstFlaw,
       });
     }
+    return 'read';
   }
 
-  async function setAside(path: string, error: unknown) {
+  /** @returns whether nothing is there under its name any more. */
+  async function setAside(path: string, error: unknown): Promise<boolean> {
     const reason = quote(error instanceof Error ? error.message : String(error));
     const aside = `${path}.broken`;
     const kept =
@@ -135,6 +160,7 @@ export function openSnapshot(options: {
       reason,
       ...(kept ? { kept_as: aside } : {}),
     });
+    return kept;
   }
 
   async function save(file: File, header: Fields, lines: Iterable<unknown>): Promise<boolean> {
@@ -161,9 +187,9 @@ export function openSnapshot(options: {
   }
 
   return {
-    async loadPolicies(keep) {
+    loadPolicies(keep, signal) {
       const now = clock.now();
-      await load(
+      return load(
         POLICIES,
         () => {},
         (line) => {
@@ -172,6 +198,7 @@ export function openSnapshot(options: {
           keep(read.entry);
           return undefined;
         },
+        signal,
       );
     },
 
@@ -274,54 +301,85 @@ function readEntry(line: unknown, now: number) {
   );
 }
 
-/** Yields undefined for a line that is too long to be one of ours. */
-async function* readLines(path: string, maxBytes: number): AsyncGenerator<string | undefined> {
+/**
+ * @param take is given each line, and undefined for one that is too long to be one of ours.
+ * @returns false if the signal was aborted before the end.
+ */
+async function readLines(
+  path: string,
+  maxBytes: number,
+  take: (line: string | undefined) => void,
+  signal?: AbortSignal,
+): Promise<boolean> {
   // O_NONBLOCK: to open a FIFO would wait for somebody who writes to it.
   const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const stats = await handle.stat();
     if (!stats.isFile()) throw new BrokenFile('it is not a file');
     if (stats.size > maxBytes) throw new BrokenFile(`it has more than ${maxBytes} bytes`);
-    yield* splitLines(createReadStream('', { fd: handle, autoClose: false, end: maxBytes }));
+    const splitter = createSplitter(take);
+    const slice = Buffer.allocUnsafe(SLICE_BYTES);
+    // Somebody may append to it meanwhile.
+    for (let left = maxBytes; left > 0; ) {
+      if (signal?.aborted) return false;
+      const { bytesRead } = await handle.read(slice, 0, Math.min(left, SLICE_BYTES));
+      if (bytesRead === 0) break;
+      left -= bytesRead;
+      splitter.add(slice.subarray(0, bytesRead));
+    }
+    splitter.end();
+    return true;
   } finally {
     await handle.close();
   }
 }
 
-async function* splitLines(chunks: AsyncIterable<Buffer>): AsyncGenerator<string | undefined> {
+function createSplitter(take: (line: string | undefined) => void) {
+  /** The beginning of a line whose end is not there yet. */
   let pieces: Buffer[] = [];
+  /** Its bytes, also where they are too many to be kept. */
   let length = 0;
-  const take = () => {
-    const line = length > MAX_LINE_BYTES ? undefined : Buffer.concat(pieces).toString('utf8');
+  const finish = () => {
+    take(length > MAX_LINE_BYTES ? undefined : Buffer.concat(pieces).toString('utf8'));
     pieces = [];
     length = 0;
-    return line;
   };
-  const add = (piece: Buffer) => {
+  const keep = (piece: Buffer) => {
     length += piece.length;
-    if (length <= MAX_LINE_BYTES) pieces.push(piece);
-    else pieces = [];
+    if (length > MAX_LINE_BYTES) pieces = [];
+    // A copy: the slice is written over.
+    else pieces.push(Buffer.from(piece));
   };
-  for await (const chunk of chunks) {
-    let start = 0;
-    for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, start)) {
-      add(chunk.subarray(start, end));
-      yield take();
-      start = end + 1;
-    }
-    add(chunk.subarray(start));
-  }
-  if (length > 0) yield take();
+  return {
+    add(slice: Buffer): void {
+      let start = 0;
+      for (let end = slice.indexOf(NEWLINE); end >= 0; end = slice.indexOf(NEWLINE, start)) {
+        if (length === 0) {
+          // The rule: all of the line is in this slice, which is no longer than a line may be.
+          take(slice.toString('utf8', start, end));
+        } else {
+          keep(slice.subarray(start, end));
+          finish();
+        }
+        start = end + 1;
+      }
+      if (start < slice.length) keep(slice.subarray(start));
+    },
+    end(): void {
+      if (length > 0) finish();
+    },
+  };
 }
 
 /** Whoever reads finds the old file or the new one, whole, also after a loss of power. */
 async function replaceFile(path: string, header: Fields, lines: Iterable<unknown>): Promise<void> {
   const unfinished = `${path}.new`;
   try {
-    const file = await open(unfinished, 'w', 0o600);
+    // One that was left behind, or a link that somebody put there: to open it would write over what it points to.
+    await rm(unfinished, { force: true });
+    // O_EXCL: what is there again in between is not opened, nor followed if it is a link (open(2)).
+    const file = await open(unfinished, 'wx', 0o600);
     try {
-      // One that was left behind keeps its own mode.
-      await file.chmod(0o600);
       await writeLines(file, header, lines);
       await file.sync();
     } finally {

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import fc from 'fast-check';
 import {
   formatPolicy,
+  isCanonical,
   MAX_MAX_AGE_SECONDS,
   MAX_MX_BYTES,
   MAX_POLICY_BYTES,
@@ -459,4 +461,40 @@ test('a policy of 64 KiB is read in linear time', () => {
   const extensions = Array.from({ length: 9_000 }, (_, index) => `x${index}:y\n`);
   assert.ok(parsePolicy(`version:STSv1\nmode:none\nmax_age:1\n${extensions.join('')}`).ok);
   assert.ok(performance.now() - start < 1000);
+});
+
+test('what is called canonical is exactly what is read back as it is', () => {
+  const pattern = fc.oneof(
+    fc.constantFrom('mx.example.com', '*.example.net', 'a', 'MX.example.com', '*.', '*', '*.*.a', '1.2', ''),
+    fc.constantFrom('b\u00FCcher.example', 'a.', '.a', '-a.b', `${'x'.repeat(64)}.a`, 'a b', 'a\r\nmx: b'),
+    fc.constantFrom(...patternsOf(MAX_MX_BYTES)),
+    fc.string(),
+  );
+  const age = fc.oneof(
+    fc.constantFrom(0, -0, 1, 0.5, -1, 1e21, Number.NaN, Number.POSITIVE_INFINITY),
+    fc.constantFrom(MAX_MAX_AGE_SECONDS, MAX_MAX_AGE_SECONDS + 1),
+    fc.nat(),
+  );
+  const policy = fc.record(
+    {
+      mode: fc.oneof(fc.constantFrom(...MODES), fc.constantFrom('Enforce', '', 'constructor')),
+      mx: fc.oneof(
+        fc.array(pattern, { maxLength: 4 }),
+        fc.constantFrom(patternsOf(MAX_MX_BYTES), patternsOf(MAX_MX_BYTES + 1)),
+      ),
+      maxAgeSeconds: age,
+    },
+    { noNullPrototype: true },
+  );
+  let canonical = 0;
+  fc.assert(
+    fc.property(policy, (given) => {
+      const parsed = parsePolicy(formatPolicy(given as Policy));
+      const same = parsed.ok && isDeepStrictEqual(parsed.policy, given);
+      assert.equal(isCanonical(given as Policy), same);
+      if (same) canonical += 1;
+    }),
+    { numRuns: 5_000 },
+  );
+  assert.ok(canonical > 100, 'some were');
 });

@@ -14,7 +14,7 @@ import { startInternet } from '../../../infra/local/internet/internet.ts';
 import { seed } from '../../../infra/local/seed.ts';
 import { startStack } from '../../../infra/local/stack.ts';
 import { bundleRelay } from '../../../infra/relay/bundle.ts';
-import { HANG_MS, killAfter, listen, makeFolder, type Scope } from '../../resources.ts';
+import { bindUdp, HANG_MS, killAfter, listen, makeFolder, type Scope } from '../../resources.ts';
 import { eventually, openMap } from './postfix.ts';
 
 const folder = await makeFolder({ after }, 'relay-bundle');
@@ -317,4 +317,17 @@ test('warm can be interrupted while it waits for more of its list', async (t) =>
   await once(child.stderr, 'data');
   child.kill('SIGINT');
   assert.deepEqual(await exited, [130, null]);
+});
+
+test('it stops when told to, also while it still starts', async (t) => {
+  const silent = await bindUdp(t);
+  const asked = once(silent, 'message');
+  const { port } = silent.address();
+  const env = { ...SETTINGS, RELAY_DANE: 'on', RELAY_DNS_SERVERS: `127.0.0.1:${port}` };
+  const child = killAfter(t, spawn(process.execPath, [file], { cwd: folder, env, stdio: 'ignore' }));
+  const exited = once(child, 'exit');
+  // It waits for an answer, which never comes.
+  await asked;
+  child.kill('SIGTERM');
+  assert.deepEqual(await exited, [0, null]);
 });

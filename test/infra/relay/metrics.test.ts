@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { createServer } from 'node:net';
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
 import { test } from 'node:test';
 import { createLog } from '../../../infra/relay/log.ts';
 import { createMetrics } from '../../../infra/relay/metrics.ts';
 import { ListenError } from '../../../infra/relay/server.ts';
 import { startStatusServer } from '../../../infra/relay/status.ts';
-import { listen } from '../../resources.ts';
+import { HANG_MS, listen } from '../../resources.ts';
 
 const TIME = Date.parse('2026-01-02T03:04:05.678Z');
 
@@ -198,4 +199,60 @@ test('a port that is taken is said as such', async (t) => {
     starting,
     (error) => error instanceof ListenError && /for RELAY_METRICS: .*EADDRINUSE/.test(error.message),
   );
+});
+
+const idlers: [what: string, sent: string][] = [
+  ['are silent', ''],
+  ['have sent half a request', 'GET /metrics HTTP/1.1\r\nHost: x'],
+  ['have an answer and stay', 'GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n'],
+  ['do not read their answers', 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(50)],
+];
+
+for (const [what, sent] of idlers) {
+  test(`whoever watches is answered while hundreds of connections ${what}`, async (t) => {
+    const page = 'x'.repeat(100_000);
+    const { address, close } = await startStatusServer({
+      host: '127.0.0.1',
+      port: 0,
+      metrics: () => page,
+      ready: () => true,
+    });
+    t.after(close);
+    const { port } = new URL(address);
+    for (let i = 0; i < 300; i++) {
+      const socket = connect(Number(port), '127.0.0.1');
+      t.after(() => socket.destroy());
+      socket.on('error', () => undefined);
+      socket.pause();
+      await once(socket, 'connect');
+      socket.write(sent);
+    }
+    for (const path of ['/ready', '/metrics', '/healthz']) {
+      const response = await fetch(`${address}${path}`, { signal: AbortSignal.timeout(HANG_MS / 6) });
+      assert.equal(response.status, 200, path);
+      await response.text();
+    }
+  });
+}
+
+test('who asks on without reading costs a page or two', async (t) => {
+  let pages = 0;
+  const { address, close } = await startStatusServer({
+    host: '127.0.0.1',
+    port: 0,
+    metrics: () => {
+      pages += 1;
+      return 'x'.repeat(10_000);
+    },
+    ready: () => true,
+  });
+  t.after(close);
+  const socket = connect(Number(new URL(address).port), '127.0.0.1');
+  t.after(() => socket.destroy());
+  socket.on('error', () => undefined);
+  const closed = once(socket, 'close');
+  socket.resume();
+  socket.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(1_000));
+  await closed;
+  assert.ok(pages > 0 && pages < 100, `${pages} pages were made`);
 });

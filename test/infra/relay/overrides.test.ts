@@ -168,7 +168,7 @@ test('a changed file is read again, and a bad one changes nothing and is said on
   assert.deepEqual(overrides.get(domain), { action: 'defer' });
   assert.match(String(told[1]?.details.reason), /ENOENT/);
 
-  await writeFile(file, '');
+  await writeFile(file, '# none\n');
   await overrides.reload();
   assert.equal(overrides.get(domain), undefined);
 });
@@ -218,4 +218,53 @@ test('a file that cannot be read is tried again, and said once', async (t) => {
   await writeFile(file, 'example.com defer\n');
   await overrides.reload();
   assert.deepEqual(overrides.get(domainOf('example.com')), { action: 'defer' });
+});
+
+const DEFER = 'example.com defer\n';
+const truncated: [name: string, text: string, reason: RegExp][] = [
+  ['emptied', '', /^It is empty: /],
+  ['of nothing but line ends', '\n\r\n \n', /^It is empty: /],
+  [
+    'cut in its last line, where that still reads well',
+    `${DEFER}example.net secure match=mx.a`,
+    /may have been cut/,
+  ],
+  ['cut before its last line end', DEFER.trimEnd(), /may have been cut/],
+  ['cut in a comment', `${DEFER}# example.net is`, /may have been cut/],
+  ['of zeroes, as after a loss of power', '\0'.repeat(4_096), /may have been cut/],
+];
+
+for (const [name, text, reason] of truncated) {
+  test(`a file ${name} is kept out and said, at the start and later`, async (t) => {
+    const file = newFile();
+    await writeFile(file, text);
+    const { metrics, told, gauge } = createRecorder();
+    await assert.rejects(openOverrides(file, { observer: metrics }), OverridesError);
+
+    await replace(file, DEFER);
+    const overrides = await openOverrides(file, { observer: metrics, pollMs: 3_600_000 });
+    t.after(() => overrides.close());
+    told.length = 0;
+    await replace(file, text);
+    for (const always of [false, true, false]) await overrides.reload({ always });
+    assert.deepEqual(overrides.get(domainOf('example.com')), { action: 'defer' });
+    assert.equal(gauge('overrides_loaded'), 1);
+    assert.deepEqual(
+      told.map(({ level, message }) => `${level} ${message}`),
+      ['error the override map cannot be used; the one from before stays in force'],
+    );
+    assert.match(String(told[0]?.details.reason), reason);
+  });
+}
+
+test('a map that is meant to have no entries says so in a comment', async (t) => {
+  const file = newFile();
+  await writeFile(file, DEFER);
+  const { metrics, gauge } = createRecorder();
+  const overrides = await openOverrides(file, { observer: metrics, pollMs: 3_600_000 });
+  t.after(() => overrides.close());
+  await replace(file, '# none\n');
+  await overrides.reload();
+  assert.equal(overrides.get(domainOf('example.com')), undefined);
+  assert.equal(gauge('overrides_loaded'), 0);
 });

@@ -12,6 +12,7 @@ import {
   type PolicySettings,
 } from '../../../infra/relay/policies.ts';
 import type { Asked, Requests } from '../../../infra/relay/requests.ts';
+import type { Loaded } from '../../../infra/relay/snapshot.ts';
 import type { Read } from '../../../infra/relay/table.ts';
 import {
   ABSENT,
@@ -1091,3 +1092,96 @@ for (const [what, table, known] of wrongClocks) {
     });
   }
 }
+describe('while the disk is still being read', () => {
+  const ENTRY: Entry = {
+    domain: EXAMPLE,
+    policy: POLICY,
+    backoff: false,
+    validEnd: NOW + DAY,
+    recordId: 'id1',
+  };
+
+  /** @param end how the reading of the disk ends, once it is let go on. */
+  function open({ table, end = 'read' }: { table: Read; end?: Loaded }) {
+    const { promise: goOn, resolve: letGoOn } = Promise.withResolvers<void>();
+    const clock = virtualClock();
+    const observer = recordingObserver();
+    const disk = memorySnapshot([ENTRY]);
+    const world = { table };
+    const policies = createPolicies({
+      table: { refuses: () => false, read: () => Promise.resolve(world.table) },
+      requests: {
+        look: () => Promise.resolve({ kind: 'failed' }),
+        used: () => {},
+        tend: () => Promise.resolve(),
+        close: () => Promise.resolve(),
+      },
+      dns: fakeDns(() => gone()),
+      snapshot: {
+        ...disk,
+        savePolicies: (entries) => disk.savePolicies(entries),
+        async loadPolicies(keep, signal) {
+          signal?.addEventListener('abort', () => letGoOn());
+          await goOn;
+          if (signal?.aborted) return 'stopped';
+          await disk.loadPolicies(keep);
+          return end;
+        },
+      },
+      settings: { firstContact: 'wait', onUnknown: 'defer', cachedDomains: 1_000 },
+      clock,
+      observer,
+    });
+    return { world, clock, observer, disk, policies, letGoOn };
+  }
+
+  test('the table answers', async (t) => {
+    const { policies } = open({ table: item() });
+    t.after(() => policies.close());
+    const found = await policies.find(EXAMPLE, PATIENT);
+    assert.equal(found.kind === 'policy' && found.source, 'table');
+  });
+
+  test('a lookup that needs the disk waits for it', async (t) => {
+    const { policies, letGoOn } = open({ table: DOWN });
+    t.after(() => policies.close());
+    let settled = false;
+    const finding = policies.find(EXAMPLE, PATIENT).finally(() => {
+      settled = true;
+    });
+    await idle();
+    assert.equal(settled, false);
+    letGoOn();
+    const found = await finding;
+    assert.equal(found.kind === 'policy' && found.source, 'disk');
+  });
+
+  test('what the table has said meanwhile goes before what the disk has', async (t) => {
+    const { policies, world, letGoOn, observer } = open({ table: ABSENT });
+    t.after(() => policies.close());
+    assert.equal((await policies.find(EXAMPLE, PATIENT)).kind, 'no-policy');
+    letGoOn();
+    await idle();
+    assert.equal(observer.gauges.get('policies_cached'), 0);
+    world.table = DOWN;
+    assert.equal((await policies.find(EXAMPLE, PATIENT)).kind, 'no-policy');
+  });
+
+  test('nothing is written over it, and the end does not wait for it', async () => {
+    const { policies, clock, disk } = open({ table: item({ domain: domain('other.example') }) });
+    await policies.find(domain('other.example'), PATIENT);
+    await clock.pass(5 * MINUTE);
+    await policies.close();
+    assert.equal(disk.saves, 0);
+    assert.deepEqual(disk.entries, [ENTRY]);
+  });
+
+  test('what could be read of a file that was set aside is written again', async () => {
+    const { policies, disk, letGoOn } = open({ table: ABSENT, end: 'set-aside' });
+    letGoOn();
+    await idle();
+    await policies.close();
+    assert.equal(disk.saves, 1);
+    assert.deepEqual(disk.entries, [ENTRY]);
+  });
+});

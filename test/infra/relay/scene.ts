@@ -205,6 +205,7 @@ export function memorySnapshot(entries: readonly Entry[] = []) {
     writable: true,
     loadPolicies: async (keep: (entry: Entry) => void) => {
       for (const entry of disk.entries) keep(entry);
+      return 'read' as const;
     },
     loadUse: () => Promise.resolve(disk.use),
     savePolicies: (saved: readonly Entry[]) => {

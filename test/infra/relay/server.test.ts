@@ -517,3 +517,106 @@ test('closing does not wait for ever', async (t) => {
   await client.closed();
   assert.equal(client.received(), '');
 });
+
+/** Asks for more replies than the system's buffers hold, and reads none, until the server takes nothing up any more. */
+async function floodUnread(client: Awaited<ReturnType<typeof dial>>, requests: number, taken: () => number) {
+  client.socket.pause();
+  client.socket.write(encodeNetstring('unread').repeat(requests));
+  let before = 0;
+  let quiet = 0;
+  // A busy machine stands still for a moment too.
+  await until(async () => {
+    await delay(50);
+    quiet = taken() === before ? quiet + 1 : 0;
+    before = taken();
+    return before > 0 && quiet === 10;
+  }, 'the server takes up nothing more');
+}
+
+test('when all together hold too much, who has not read for the longest is closed, and nobody else', async (t) => {
+  let taken = 0;
+  const reply = 'x'.repeat(99_000);
+  const listener: Listener = { kind: 'unix', path: newPath(), mode: 0o666 };
+  const { dial, counted, gauge } = await start(t, {
+    listeners: [listener],
+    // One that does not read holds at most four replies; two such are too many.
+    limits: { connections: 3, pipelined: 2, unreadBytes: 200_000, totalBytes: 400_000 },
+    respond: async () => {
+      taken += 1;
+      return reply;
+    },
+  });
+  const REQUESTS = 200;
+  const first = await dial();
+  await floodUnread(first, REQUESTS, () => taken);
+  assert.ok(taken < REQUESTS / 2, `${taken} requests were taken up`);
+  assert.equal(counted('connections_over_budget'), 0, 'one alone is let be');
+  const reader = await dial();
+  const second = await dial();
+  await floodUnread(second, REQUESTS, () => taken);
+  assert.equal(counted('connections_over_budget'), 1);
+  assert.equal(gauge('connections_open'), 2);
+
+  reader.send('read');
+  await reader.until(encodeNetstring(reply));
+  for (const client of [first, second]) {
+    client.socket.resume();
+    client.socket.end();
+    await client.closed();
+  }
+  const whole = REQUESTS * encodeNetstring(reply).length;
+  assert.equal(second.received().length, whole);
+  assert.ok(first.received().length < whole);
+  assert.equal(counted('connections_over_budget'), 1);
+});
+
+test('who holds the most is closed where everybody reads', async (t) => {
+  const slow = gate();
+  const listener: Listener = { kind: 'unix', path: newPath(), mode: 0o666 };
+  const { dial, counted } = await start(t, {
+    listeners: [listener],
+    limits: { connections: 2, pipelined: 8, totalBytes: 400_000 },
+    respond: async (payload) => {
+      if (payload === 'slow') await slow.passed;
+      return payload.padEnd(payload === 'long' ? 99_000 : 0);
+    },
+  });
+  const [modest, greedy] = [await dial(), await dial()];
+  modest.send('slow', 'short');
+  // What is known has to wait for what is not.
+  greedy.send('slow', ...Array.from({ length: 7 }, () => 'long'));
+  await greedy.closed();
+  assert.equal(counted('connections_over_budget'), 1);
+  slow.open();
+  await modest.until(encodeNetstring('slow') + encodeNetstring('short'));
+});
+
+test('one that does not read makes room for another', async (t) => {
+  let taken = 0;
+  const listener: Listener = { kind: 'unix', path: newPath(), mode: 0o666 };
+  const { dial, counted } = await start(t, {
+    listeners: [listener],
+    limits: { connections: 1 },
+    // Small ones: what is unread is less than the socket's own limit.
+    respond: async () => {
+      taken += 1;
+      return 'x'.repeat(500);
+    },
+  });
+  await floodUnread(await dial(), 20_000, () => taken);
+  assert.ok(taken < 20_000, 'it is kept waiting');
+  const other = await until(
+    async () => {
+      const client = await dial();
+      client.send('read');
+      while (client.received() === '' && !client.socket.closed)
+        await Promise.race([once(client.socket, 'data'), client.closed()]);
+      return client.received();
+    },
+    'another is answered',
+    HANG_MS / 10,
+  );
+  assert.equal(other, encodeNetstring('x'.repeat(500)));
+  assert.equal(counted('connections_evicted'), 1);
+  assert.equal(counted('connections_refused'), 0);
+});

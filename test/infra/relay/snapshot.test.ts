@@ -1,12 +1,23 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdir, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  link,
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import fc from 'fast-check';
 import type { Entry } from '../../../infra/relay/entry.ts';
 import { openSnapshot, type Snapshot } from '../../../infra/relay/snapshot.ts';
-import { makeFolder, type Scope } from '../../resources.ts';
+import { HANG_MS, makeFolder, type Scope } from '../../resources.ts';
 import { DAY, domain, EXAMPLE, HOUR, NOW, POLICY, recordingObserver, virtualClock } from './scene.ts';
 
 const root = await makeFolder({ after }, 'relay-snapshot');
@@ -43,6 +54,8 @@ function countTurns(scope: Scope): () => number {
   scope.after(() => clearImmediate(timer));
   return () => turns;
 }
+/** A program that saves hundreds of KiB, and says whether that was possible. */
+const SAVE_MANY = join(import.meta.dirname, 'save-many.ts');
 
 const ENTRY: Entry = {
   domain: EXAMPLE,
@@ -306,13 +319,16 @@ describe('a file', () => {
     assert.deepEqual(await readdir(directory), ['policies.jsonl']);
   });
 
-  test('on a full disk is left as it was', { skip: process.platform !== 'linux' }, async () => {
-    const { snapshot, directory, policies, observer } = await open();
+  test('on a full disk is left as it was', { skip: process.platform === 'win32' }, async () => {
+    const { snapshot, directory } = await open();
     await snapshot.savePolicies([ENTRY]);
-    // Every write to it ends in ENOSPC.
-    await symlink('/dev/full', `${policies}.new`);
-    assert.equal(await snapshot.savePolicies([]), false);
-    assert.match(observer.events[0] ?? '', /ENOSPC/);
+    // A limit on the length of files ends a write in the middle, as a full disk does.
+    const { stdout } = spawnSync(
+      '/bin/sh',
+      ['-c', 'ulimit -f 8 && exec "$0" "$@"', process.execPath, SAVE_MANY, directory],
+      { encoding: 'utf8', timeout: HANG_MS },
+    );
+    assert.match(stdout, /^false \[.*EFBIG/);
     assert.deepEqual(await readdir(directory), ['policies.jsonl']);
     assert.deepEqual(await load(snapshot), [ENTRY]);
   });
@@ -395,4 +411,132 @@ test('whatever is in the files, what is loaded can be used, and nothing throws',
     }),
     { numRuns: 300 },
   );
+});
+
+describe('a hostile file', () => {
+  const BAD = 1_000;
+
+  for (const [bad, kept] of [
+    [BAD, true],
+    [BAD + 1, false],
+  ] as const) {
+    test(`with ${bad} bad lines is ${kept ? 'read to its end' : 'given up, and what came before is used'}`, async () => {
+      const { snapshot, policies, directory, observer } = await open();
+      const last = { ...LINE, domain: 'last.example' };
+      await writeFile(
+        policies,
+        [HEADER, JSON.stringify(LINE), ...Array(bad).fill('{}'), JSON.stringify(last), ''].join('\n'),
+      );
+      const domains: string[] = [];
+      const end = await snapshot.loadPolicies((entry) => domains.push(entry.domain));
+      assert.equal(end, kept ? 'read' : 'set-aside');
+      assert.deepEqual(domains, kept ? ['example.com', 'last.example'] : ['example.com']);
+      assert.equal(observer.events.length, 1);
+      assert.match(
+        observer.events[0] ?? '',
+        kept ? /"lines":1000/ : /more than 1000 of its lines cannot be used; the first: .*"kept_as"/,
+      );
+      assert.deepEqual(await readdir(directory), [kept ? 'policies.jsonl' : 'policies.jsonl.broken']);
+    });
+  }
+
+  test('of four million line ends, of policies or of use, is given up at once', async () => {
+    const { snapshot, policies, use, directory, observer } = await open();
+    const nothing = Buffer.alloc(4 * 1024 * 1024, '\n');
+    await writeFile(policies, Buffer.concat([Buffer.from(`${HEADER}\n`), nothing]));
+    const head = JSON.stringify({ format: 'mta-sts-relay use', version: 1, reportedAt: NOW, timeOfDay: 5 });
+    await writeFile(use, Buffer.concat([Buffer.from(`${head}\n"example.com"\n`), nothing]));
+    assert.deepEqual(await load(snapshot), []);
+    assert.deepEqual(await snapshot.loadUse(), {
+      domains: new Set([EXAMPLE]),
+      reportedAt: NOW,
+      timeOfDay: 5,
+    });
+    assert.equal(observer.events.length, 2);
+    for (const event of observer.events) assert.match(event, /more than 1000 of its lines cannot be used/);
+    assert.deepEqual(await readdir(directory), ['policies.jsonl.broken', 'use.jsonl.broken']);
+  });
+
+  test('of more use than a relay notes is read so far', async () => {
+    const { snapshot, use, observer } = await open();
+    const head = JSON.stringify({ format: 'mta-sts-relay use', version: 1, reportedAt: NOW, timeOfDay: 5 });
+    await writeFile(use, `${head}\n${'"example.com"\n'.repeat(100_001)}`);
+    assert.deepEqual([...((await snapshot.loadUse())?.domains ?? [])], [EXAMPLE]);
+    assert.match(observer.events[0] ?? '', /it has more than 100001 lines/);
+  });
+
+  test('is left as soon as the relay is to stop', async () => {
+    const { snapshot, policies, directory, observer } = await open();
+    const LINES = 20_000;
+    await writeFile(policies, `${HEADER}\n${`${JSON.stringify(LINE)}\n`.repeat(LINES)}`);
+    const stopping = new AbortController();
+    let seen = 0;
+    const end = await snapshot.loadPolicies(() => {
+      seen += 1;
+      stopping.abort();
+    }, stopping.signal);
+    assert.equal(end, 'stopped');
+    assert.ok(seen > 0 && seen < LINES / 10, `${seen} lines were read`);
+    assert.deepEqual(observer.events, []);
+    assert.deepEqual(await readdir(directory), ['policies.jsonl'], 'nothing is wrong with it');
+  });
+
+  test('has lines that begin in one slice and end in another', async () => {
+    const { snapshot, policies } = await open();
+    const lines = Array.from({ length: 3_000 }, (_, i) => ({
+      ...LINE,
+      domain: `d${i}.example`,
+      note: '\u00FC'.repeat(i % 97),
+    }));
+    // A good one as long as a line may be, and one that is longer.
+    const long = { ...LINE, domain: 'long.example', note: '' };
+    const room = 64 * 1024 - JSON.stringify(long).length;
+    const fits = { ...long, note: 'x'.repeat(room) };
+    const tooLong = { ...long, domain: 'lost.example', note: 'x'.repeat(room + 1) };
+    await writeFile(
+      policies,
+      [HEADER, ...[...lines, fits, tooLong, LINE].map((line) => JSON.stringify(line))].join('\n'),
+    );
+    assert.deepEqual(
+      (await load(snapshot)).map((entry) => entry.domain),
+      [...lines.map((line) => line.domain), 'long.example', 'example.com'],
+    );
+  });
+});
+
+describe('in the place of the unfinished file', () => {
+  const PRECIOUS = 'precious';
+
+  for (const [what, put] of [
+    ['a link to a file', (target: string, path: string) => symlink(target, path)],
+    ['another name of a file', (target: string, path: string) => link(target, path)],
+  ] as const) {
+    test(`${what} is taken away, and the file is left as it is`, async () => {
+      const { snapshot, directory, policies, use, observer } = await open();
+      const { directory: elsewhere } = await open();
+      const target = join(elsewhere, 'target');
+      await writeFile(target, PRECIOUS, { mode: 0o644 });
+      for (const file of [policies, use]) await put(target, `${file}.new`);
+      assert.equal(await snapshot.savePolicies([ENTRY]), true);
+      assert.equal(
+        await snapshot.saveUse({ domains: new Set([EXAMPLE]), reportedAt: NOW, timeOfDay: 0 }),
+        true,
+      );
+      assert.equal(await readFile(target, 'utf8'), PRECIOUS);
+      assert.equal((await stat(target)).mode & 0o777, 0o644);
+      assert.deepEqual(await readdir(directory), ['policies.jsonl', 'use.jsonl']);
+      assert.ok((await lstat(policies)).isFile());
+      assert.equal((await stat(policies)).mode & 0o777, 0o600);
+      assert.deepEqual(await load(snapshot), [ENTRY]);
+      assert.deepEqual(observer.events, []);
+    });
+  }
+
+  test('a link to a file that is not there makes none', async () => {
+    const { snapshot, directory, policies } = await open();
+    const target = join(directory, 'target');
+    await symlink(target, `${policies}.new`);
+    assert.equal(await snapshot.savePolicies([ENTRY]), true);
+    assert.deepEqual(await readdir(directory), ['policies.jsonl']);
+  });
 });
