@@ -8,6 +8,7 @@ import { Client, type Dispatcher } from 'undici';
 import { isPublicAddress } from './address.ts';
 import { type Domain, policyHost } from './domain.ts';
 import { type Failure, type FailureCode, failure, quote } from './failure.ts';
+import { fieldMembers } from './field-list.ts';
 import type { Gate, Slot } from './gate.ts';
 import type { Limits } from './limits.ts';
 import { type Policy, parsePolicy } from './policy.ts';
@@ -350,15 +351,27 @@ function checkHeaders(host: string, { statusCode, headers }: Dispatcher.Response
   if (statusCode !== 200) throw new PolicyHostFailure('http-status', `${host} answered ${statusCode}`);
   // RFC 8461 §3.3: "SHOULD validate that the media type is "text/plain"", so that a stranger's upload area on a
   // shared web server cannot pass for a policy. Parameters are ignored.
-  const type = headers['content-type'];
-  if (typeof type !== 'string' || type.split(';', 1)[0]?.trim().toLowerCase() !== 'text/plain') {
-    const given = type === undefined ? 'no media type' : quote(String(type));
+  //
+  // RFC 9110 §8.3 allows one Content-Type. Web servers send it twice all the same (nginx with "add_header Content-Type"),
+  // and proxies join the two. RFC 9110 has recipients take the last one; here all have to agree, so that nobody can read
+  // the answer as anything else. Empty members say nothing (§5.6.1.2).
+  const types = fieldMembers(headers['content-type']).filter((type) => type !== '');
+  if (types.length === 0 || !types.every(isTextPlain)) {
+    const given = types.length === 0 ? 'no media type' : quote(types.join(', '));
     throw new PolicyHostFailure('http-media-type', `${host} sends ${given} instead of text/plain`);
   }
-  const encoding = headers['content-encoding'];
-  if (encoding !== undefined && String(encoding).toLowerCase() !== 'identity') {
-    throw new PolicyHostFailure('http-encoding', `${host} sends content encoding ${quote(String(encoding))}`);
+  // RFC 9110 §8.4: a list of codings, in which empty members say nothing (§5.6.1.2). "identity" is no coding (§8.4.1).
+  const codings = fieldMembers(headers['content-encoding']);
+  if (!codings.every((coding) => coding === '' || coding.toLowerCase() === 'identity')) {
+    throw new PolicyHostFailure(
+      'http-encoding',
+      `${host} sends content encoding ${quote(codings.join(', '))}`,
+    );
   }
+}
+
+function isTextPlain(type: string): boolean {
+  return type.split(';', 1)[0]?.trim().toLowerCase() === 'text/plain';
 }
 
 /** What says that it is too large is not waited for. */

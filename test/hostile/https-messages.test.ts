@@ -177,6 +177,26 @@ const groups: Record<string, HostileCase[]> = {
     wrongType('two, the last right', typed('content-type: text/html\r\ncontent-type: text/plain\r\n')),
     wrongType('what would write into the log', typed('content-type: text/\u{202E}\x80\x9B31m\r\n')),
     serves('not to be sniffed, but 200', also('x-content-type-options: nosniff')),
+    // nginx with "add_header Content-Type text/plain;" sends both; proxies join them.
+    serves('twice, the same', typed('content-type: text/plain\r\ncontent-type: text/plain\r\n')),
+    serves(
+      'twice, with parameters',
+      typed('content-type: text/plain\r\ncontent-type: text/plain; charset=utf-8\r\n'),
+    ),
+    serves('twice, joined', typed('content-type: text/plain, text/plain; charset=utf-8\r\n')),
+    serves('three times, joined', typed('content-type: text/plain,TEXT/PLAIN;x=y ,\ttext/plain\r\n')),
+    serves('twice, one empty', typed('content-type:\r\ncontent-type: text/plain\r\n')),
+    serves('joined with nothing', typed('content-type: text/plain, ,\r\n')),
+    serves('a comma in a quoted parameter', typed('content-type: text/plain; x="a, text/html"\r\n')),
+    serves('a quote in a quoted parameter', typed('content-type: text/plain; x="\\", text/html"\r\n')),
+    wrongType('commas alone', typed('content-type: ,,\r\n')),
+    wrongType('another after a quoted comma', typed('content-type: text/plain; x="a,b", text/html\r\n')),
+    wrongType('another after a quote without end', typed('content-type: text/plain; x="a, text/html\r\n')),
+    wrongType(
+      'another on the line after a quote without end',
+      typed('content-type: text/plain; x="\r\ncontent-type: text/html\r\n'),
+    ),
+    wrongType('another among three, joined', typed('content-type: text/plain, text/html, text/plain\r\n')),
   ],
   // None was asked for.
   'content coding': [
@@ -191,6 +211,15 @@ const groups: Record<string, HostileCase[]> = {
     encoded('gzip, in capitals', coded('GZIP', gzipSync(POLICY))),
     encoded('a gzip bomb of 1 GB', coded('gzip', gzipBomb())),
     invalid('gzip that is not said', answering({ body: gzipSync(POLICY) })),
+    // Stores of objects send what was saved with the object, also nothing.
+    serves('empty', coded('')),
+    serves('a comma', coded(',')),
+    serves('identity twice, joined', coded('identity, Identity')),
+    serves('identity twice', also('content-encoding: identity\r\ncontent-encoding: identity')),
+    serves('identity and nothing', also('content-encoding: identity\r\ncontent-encoding:')),
+    encoded('nothing and gzip', coded(', gzip', gzipSync(POLICY))),
+    encoded('identity and gzip on two lines', also('content-encoding: identity\r\ncontent-encoding: gzip')),
+    encoded('identity in quotes', coded('"identity"')),
   ],
   headers: [
     malformed('line ends without CR', raw(SOUND.replaceAll('\r\n', '\n'))),
