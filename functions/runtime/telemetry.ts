@@ -7,6 +7,7 @@ import { Metrics, MetricUnit } from '@aws-lambda-powertools/metrics';
 import type { Domain } from '../mtasts/domain.ts';
 import { type Failure, legible, quote, RESULT_TYPES } from '../mtasts/failure.ts';
 import type { Outcome } from '../refresh/outcome.ts';
+import { describeFault } from './fault.ts';
 
 /** The metric that counts each outcome. */
 const OUTCOME_METRICS: Readonly<Record<Outcome['kind'], string>> = {
@@ -142,7 +143,7 @@ export function createTelemetry(): Telemetry {
     info: (message, details) => logger.info(message, details),
     warn: (message, details) => logger.warn(message, details),
     error(message, error, details = {}) {
-      logger.error(message, { ...details, error: error instanceof Error ? error : new Error(String(error)) });
+      logger.error(message, { ...details, error: describeFault(error) });
     },
     flush() {
       if (unreadable > MAX_UNREADABLE_LINES) {
