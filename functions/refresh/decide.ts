@@ -4,7 +4,7 @@
 import type { Failure } from '../mtasts/failure.ts';
 import type { Fetched } from '../mtasts/fetch.ts';
 import type { Lookup } from '../mtasts/lookup.ts';
-import type { Policy } from '../mtasts/policy.ts';
+import { checkPolicy, type Policy } from '../mtasts/policy.ts';
 import type { Change, PolicyRecord } from '../store/policy-store.ts';
 import type { Outcome } from './outcome.ts';
 
@@ -127,6 +127,8 @@ function decideKnown(situation: Situation, record: PolicyRecord): Decision {
 function vouches({ now, rules }: Situation, { backoff, lastFetch, validEnd, policy }: PolicyRecord): boolean {
   // A back-off is no policy: there is nothing to vouch for.
   if (backoff) return false;
+  // Relays refuse to use it, and defer the domain's mail: to extend it would keep that up.
+  if (!checkPolicy(policy).ok) return false;
   if (rules.maxFetchAgeMs === 0) return true;
   const maxFetchAgeMs = Math.min(rules.maxFetchAgeMs, (policy.maxAgeSeconds * 1_000) / 2);
   // A fetch far in the future is some clock's mistake, and proves nothing.
