@@ -117,9 +117,19 @@ export function createTelemetry(): Telemetry {
           ...duration,
         });
         return;
+      case 'conflict':
+        // Nobody would notice that the policy is never refreshed: a conflict is no failure.
+        if (!outcome.unmoved) return;
+        logger.warn(
+          'write refused although the item is as it was read: delete the item, or mend its LastUpdate',
+          {
+            domain,
+            ...duration,
+          },
+        );
+        return;
       case 'extended':
       case 'removed':
-      case 'conflict':
       case 'skipped':
       case 'postponed':
       case 'discovered':
