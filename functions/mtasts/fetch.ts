@@ -239,7 +239,13 @@ export function createSecureContext(): tls.SecureContext {
     // RFC 8461 §3.3 with RFC 8996.
     minVersion: 'TLSv1.2',
     // A server that shakes hands again and again would keep this process busy until the time is over.
-    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+    //
+    // RFC 5746 §4.1 leaves it to the client whether it talks to a server that does not know secure renegotiation. The TLS of
+    // other senders does: Go's (mox, postfix-tlspol), BoringSSL, NSS, GnuTLS, OpenSSL 1.1.1. OpenSSL 3 has to be told to.
+    // Without its policy the domain's mail is protected from nobody. With it one attack is left: where such a server also
+    // renegotiates, somebody on the path can put a request before ours and have that answered instead (§1). The answer
+    // has to be text/plain and a policy, so he needs a place to write to on the same server. TLS 1.3 cannot renegotiate.
+    secureOptions: constants.SSL_OP_NO_RENEGOTIATION | constants.SSL_OP_LEGACY_SERVER_CONNECT,
     // Node also offers a post-quantum key exchange, whose 1.2 KB are two thirds of what a fetch sends. It protects
     // what is said against being deciphered in years to come, and a policy is public.
     ecdhCurve: 'X25519:P-256:P-384:P-521',
