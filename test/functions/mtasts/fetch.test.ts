@@ -8,7 +8,7 @@ import tls, { type TLSSocket } from 'node:tls';
 import { gzipSync } from 'node:zlib';
 import { createSecureContext, type Fetched, fetchPolicy } from '../../../functions/mtasts/fetch.ts';
 import { createGate, type Gate, type Slot } from '../../../functions/mtasts/gate.ts';
-import type { Limits } from '../../../functions/mtasts/limits.ts';
+import { LIMITS, type Limits } from '../../../functions/mtasts/limits.ts';
 import { MAX_POLICY_BYTES } from '../../../functions/mtasts/policy.ts';
 import { createResolver } from '../../../functions/mtasts/resolver.ts';
 import { behaviours, policyText } from '../../../infra/local/internet/behaviours.ts';
@@ -960,4 +960,15 @@ test('an error that is nobody else’s fault is thrown', async () => {
     allowPrivateAddresses: true,
   };
   await assert.rejects(fetchPolicy(domain, options), bug);
+});
+
+test('a host that starts cold is waited for: its first byte comes after twelve seconds, here after a twentieth of that', async () => {
+  const limits = { headersMs: LIMITS.headersMs / 20 };
+  assert.equal(await outcome({ https: { policy: { body: policy, delayMs: 600 } } }, { limits }), 'ok');
+});
+
+test('a domain that uses up each of the limits before it still has that for headers within its minute', () => {
+  const { dnsMs, connectMs, headersMs, domainMs } = LIMITS;
+  // The record, and the addresses of its policy host.
+  assert.ok(2 * dnsMs + connectMs + headersMs <= domainMs);
 });
