@@ -95,6 +95,7 @@ test('imports are found in every form that they have', () => {
 const COMMON = [
   'mtasts/',
   'store/policy-store.ts',
+  'runtime/fault.ts',
   'runtime/telemetry.ts',
   'runtime/concurrent.ts',
   'types of runtime/env.ts',

@@ -1,6 +1,7 @@
 import { SQSClient } from '@aws-sdk/client-sqs';
 import { SQS_OPTIONS } from '../runtime/clients.ts';
 import { dispatchEnvironment } from '../runtime/env.ts';
+import { toThrow } from '../runtime/fault.ts';
 import { createTelemetry } from '../runtime/telemetry.ts';
 import { createEnqueue } from './enqueue.ts';
 import { decodeWave } from './wave.ts';
@@ -22,6 +23,8 @@ export async function handler(event: unknown): Promise<{ sent: number }> {
     for (const reason of refused) telemetry.refused(runId, reason);
     await enqueue(tasks);
     return { sent: tasks.length };
+  } catch (error) {
+    throw toThrow(error);
   } finally {
     telemetry.flush();
   }

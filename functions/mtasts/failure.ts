@@ -79,10 +79,18 @@ export function quote(text: string): string {
 }
 
 /**
+ * What signs a request to AWS, by its names in headers, URLs and JSON ("AWS Signature Version 4 for API requests"). AWS
+ * quotes a request whose signature it refuses, with the token of the session.
+ */
+const SECRETS =
+  /((?:x-amz-)?(?:security-?token|session-?token|signature|credential)|aws_session_token|aws_secret_access_key)(["'\\]*[ \t]{0,4}[:=][ \t]{0,4}["'\\]*)[^\s"'\\,;&<>]+/gi;
+
+/**
  * Makes text fit for a log line: control and format characters (line ends, terminal escapes, bidirectional overrides)
- * become U+FFFD, and what is longer than `limit` characters is cut and ends in "…".
+ * become U+FFFD, what signs requests to AWS "[redacted]", and what is longer than `limit` characters is cut and ends in "…".
  */
 export function legible(text: string, limit: number): string {
-  const clean = text.slice(0, limit).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, '\u{FFFD}');
-  return text.length > limit ? `${clean}…` : clean;
+  const redacted = text.slice(0, limit).replace(SECRETS, '$1$2[redacted]');
+  const clean = redacted.slice(0, limit).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu, '\u{FFFD}');
+  return text.length > limit || redacted.length > limit ? `${clean}…` : clean;
 }

@@ -8,10 +8,12 @@ import { Client, type Dispatcher } from 'undici';
 import { isPublicAddress } from './address.ts';
 import { type Domain, policyHost } from './domain.ts';
 import { type Failure, type FailureCode, failure, quote } from './failure.ts';
+import { fieldMembers } from './field-list.ts';
 import type { Gate, Slot } from './gate.ts';
 import type { Limits } from './limits.ts';
 import { type Policy, parsePolicy } from './policy.ts';
 import type { Answer, Resolver } from './resolver.ts';
+import { createResponseHead, type ResponseHead } from './response-head.ts';
 
 /** `text` is the policy exactly as served. */
 export type Fetched =
@@ -134,6 +136,18 @@ async function download(host: string, socket: tls.TLSSocket, options: FetchOptio
       new PolicyHostFailure('http-malformed', `${host} sends more than ${limits.answerBytes} bytes in all`),
     );
   });
+  const head = createResponseHead();
+  // undici reads the socket. Whatever it reads is heard here too, ahead of it.
+  socket.on('data', head.add);
+  // The server has ended the connection, or somebody on the path has: what was to come may be missing. undici destroys
+  // the socket for errors of its own, with which nothing was cut.
+  let cut = false;
+  socket.once('end', () => {
+    cut = true;
+  });
+  socket.once('error', (error: NodeJS.ErrnoException) => {
+    cut ||= error.syscall !== undefined;
+  });
   const onAbort = () => end();
   signal.addEventListener('abort', onAbort, { once: true });
   let timer = setTimeout(() => {
@@ -160,10 +174,11 @@ async function download(host: string, socket: tls.TLSSocket, options: FetchOptio
       chunks.push(chunk);
     }
     const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks));
-    checkEnd(host, response, text);
+    checkEnd(host, response, { head, received: socket.bytesRead, text });
     return text;
   } catch (error) {
-    throw signal.aborted || error instanceof PolicyHostFailure ? error : httpFailure(host, error, limits);
+    if (signal.aborted || error instanceof PolicyHostFailure) throw error;
+    throw httpFailure(host, error, { limits, cut, head });
   } finally {
     clearTimeout(timer);
     signal.removeEventListener('abort', onAbort);
@@ -224,7 +239,13 @@ export function createSecureContext(): tls.SecureContext {
     // RFC 8461 §3.3 with RFC 8996.
     minVersion: 'TLSv1.2',
     // A server that shakes hands again and again would keep this process busy until the time is over.
-    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
+    //
+    // RFC 5746 §4.1 leaves it to the client whether it talks to a server that does not know secure renegotiation. The TLS of
+    // other senders does: Go's (mox, postfix-tlspol), BoringSSL, NSS, GnuTLS, OpenSSL 1.1.1. OpenSSL 3 has to be told to.
+    // Without its policy the domain's mail is protected from nobody. With it one attack is left: where such a server also
+    // renegotiates, somebody on the path can put a request before ours and have that answered instead (§1). The answer
+    // has to be text/plain and a policy, so he needs a place to write to on the same server. TLS 1.3 cannot renegotiate.
+    secureOptions: constants.SSL_OP_NO_RENEGOTIATION | constants.SSL_OP_LEGACY_SERVER_CONNECT,
     // Node also offers a post-quantum key exchange, whose 1.2 KB are two thirds of what a fetch sends. It protects
     // what is said against being deciphered in years to come, and a policy is public.
     ecdhCurve: 'X25519:P-256:P-384:P-521',
@@ -350,15 +371,27 @@ function checkHeaders(host: string, { statusCode, headers }: Dispatcher.Response
   if (statusCode !== 200) throw new PolicyHostFailure('http-status', `${host} answered ${statusCode}`);
   // RFC 8461 §3.3: "SHOULD validate that the media type is "text/plain"", so that a stranger's upload area on a
   // shared web server cannot pass for a policy. Parameters are ignored.
-  const type = headers['content-type'];
-  if (typeof type !== 'string' || type.split(';', 1)[0]?.trim().toLowerCase() !== 'text/plain') {
-    const given = type === undefined ? 'no media type' : quote(String(type));
+  //
+  // RFC 9110 §8.3 allows one Content-Type. Web servers send it twice all the same (nginx with "add_header Content-Type"),
+  // and proxies join the two. RFC 9110 has recipients take the last one; here all have to agree, so that nobody can read
+  // the answer as anything else. Empty members say nothing (§5.6.1.2).
+  const types = fieldMembers(headers['content-type']).filter((type) => type !== '');
+  if (types.length === 0 || !types.every(isTextPlain)) {
+    const given = types.length === 0 ? 'no media type' : quote(types.join(', '));
     throw new PolicyHostFailure('http-media-type', `${host} sends ${given} instead of text/plain`);
   }
-  const encoding = headers['content-encoding'];
-  if (encoding !== undefined && String(encoding).toLowerCase() !== 'identity') {
-    throw new PolicyHostFailure('http-encoding', `${host} sends content encoding ${quote(String(encoding))}`);
+  // RFC 9110 §8.4: a list of codings, in which empty members say nothing (§5.6.1.2). "identity" is no coding (§8.4.1).
+  const codings = fieldMembers(headers['content-encoding']);
+  if (!codings.every((coding) => coding === '' || coding.toLowerCase() === 'identity')) {
+    throw new PolicyHostFailure(
+      'http-encoding',
+      `${host} sends content encoding ${quote(codings.join(', '))}`,
+    );
   }
+}
+
+function isTextPlain(type: string): boolean {
+  return type.split(';', 1)[0]?.trim().toLowerCase() === 'text/plain';
 }
 
 /** What says that it is too large is not waited for. */
@@ -368,18 +401,47 @@ function checkLength(host: string, { headers }: Dispatcher.ResponseData, { polic
 }
 
 /**
- * Without a length or chunks a body ends with the connection, and whoever is on the path can end that. RFC 9112 §9.8
- * has TLS tell the difference (close_notify), but Node does not pass it on. At a line end no harm is done: a policy
- * that lost whole lines is invalid or stricter. Cut within a line, `max_age: 604800` could become `max_age: 6`.
+ * That the body is whole. Cut within a line, `max_age: 604800` could become `max_age: 6`. At a line end no harm is done: a
+ * policy that lost whole lines is invalid or stricter. So a last line without its end counts only where something else
+ * says that the body ends there: a length that is right, or chunks.
+ *
+ * Without these a body ends with the connection, and whoever is on the path can end that. RFC 9112 §9.8 has TLS tell the
+ * difference (close_notify), but Node does not pass it on.
+ *
+ * @param answer.received bytes that the server has sent so far, TLS taken off.
  */
-function checkEnd(host: string, { headers }: Dispatcher.ResponseData, text: string): void {
-  const chunked = /\bchunked$/i.test(String(headers['transfer-encoding']));
-  if (!chunked && headers['content-length'] === undefined && !text.endsWith('\n')) {
-    throw new PolicyHostFailure('http-aborted', `${host}: the body may have been cut short`);
+function checkEnd(
+  host: string,
+  { headers }: Dispatcher.ResponseData,
+  { head, received, text }: { head: ResponseHead; received: number; text: string },
+): void {
+  const length = headers['content-length'];
+  if (length !== undefined) {
+    // RFC 9112 §6.3: more data may mean that the length is wrong. Only what has come along with the body is seen: a server
+    // that keeps the connection would have every fetch wait, and one policy in four ends without a line end.
+    if (head.bytes !== undefined && received <= head.bytes + Number(length)) return;
+    throw new PolicyHostFailure(
+      'http-malformed',
+      `${host} sends more than the Content-Length that it announces`,
+    );
   }
+  // RFC 9112 §6.3: only where chunked is the last coding do chunks end the body. Compared exactly and without regard to
+  // quotes, as undici's parser does: "x-chunked" is read to the end of the connection.
+  const codings = String(headers['transfer-encoding'] ?? '').split(',');
+  if (codings.at(-1)?.trim().toLowerCase() === 'chunked' || text.endsWith('\n')) return;
+  throw new PolicyHostFailure('http-aborted', `${host}: the body may have been cut short`);
 }
 
-function httpFailure(host: string, error: unknown, limits: Limits): Error {
+const UNKNOWN_FLAW = 'its head breaks the grammar of HTTP/1.1';
+
+interface Exchange {
+  readonly limits: Limits;
+  /** The connection ended, and not by our doing. */
+  readonly cut: boolean;
+  readonly head: ResponseHead;
+}
+
+function httpFailure(host: string, error: unknown, { limits, cut, head }: Exchange): Error {
   const { code = '', message, name } = error as NodeJS.ErrnoException;
   switch (code) {
     case 'UND_ERR_RES_EXCEEDED_MAX_SIZE':
@@ -392,9 +454,17 @@ function httpFailure(host: string, error: unknown, limits: Limits): Error {
       return new PolicyHostFailure('http-malformed', `${host}: headers too large`, error);
     case 'ERR_ENCODING_INVALID_ENCODED_DATA':
       return new PolicyHostFailure('policy-invalid', `${host}: the policy is not UTF-8`, error);
+    // After a Content-Length undici calls every flaw a wrong length; and it takes neither 100 nor 101, which nobody has
+    // asked for, and says no more than that.
+    case 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH':
+    case 'UND_ERR_SOCKET':
+      if (cut) break;
+      return new PolicyHostFailure('http-malformed', `${host}: ${head.flaw() ?? UNKNOWN_FLAW}`, error);
   }
   if (name === 'HTTPParserError') {
-    return new PolicyHostFailure('http-malformed', `${host}: ${quote(message)}`, error);
+    // To the parser, the end of the connection within chunks is an error in them.
+    if (cut) return new PolicyHostFailure('http-aborted', `${host}: closed within the body`, error);
+    return new PolicyHostFailure('http-malformed', `${host}: ${head.flaw() ?? quote(message)}`, error);
   }
   // What is left of coded errors is the connection: closed early, reset, a TLS alert.
   if (code !== '') return new PolicyHostFailure('http-aborted', `${host}: ${quote(message)}`, error);

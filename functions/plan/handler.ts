@@ -6,6 +6,7 @@ import type { Context } from 'aws-lambda';
 import { createEnqueue } from '../dispatch/enqueue.ts';
 import { CLIENT_OPTIONS, SQS_OPTIONS } from '../runtime/clients.ts';
 import { planEnvironment } from '../runtime/env.ts';
+import { toThrow } from '../runtime/fault.ts';
 import { createTelemetry } from '../runtime/telemetry.ts';
 import { createDynamoStore } from '../store/dynamo.ts';
 import { decodePlanEvent } from './event.ts';
@@ -65,6 +66,8 @@ export async function handler(event: unknown, context: Context): Promise<PlanSum
       oldest_update: summary.oldestUpdate && new Date(summary.oldestUpdate).toISOString(),
     });
     return summary;
+  } catch (error) {
+    throw toThrow(error);
   } finally {
     telemetry.flush();
   }

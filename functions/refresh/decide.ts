@@ -4,8 +4,9 @@
 import type { Failure } from '../mtasts/failure.ts';
 import type { Fetched } from '../mtasts/fetch.ts';
 import type { Lookup } from '../mtasts/lookup.ts';
-import type { Policy } from '../mtasts/policy.ts';
+import { checkPolicy, type Policy } from '../mtasts/policy.ts';
 import type { Change, PolicyRecord } from '../store/policy-store.ts';
+import { isLately } from './lately.ts';
 import type { Outcome } from './outcome.ts';
 
 export type Decision =
@@ -74,8 +75,7 @@ function decideUnknown({ lookup, fetched, now }: Situation): Decision {
 
 function decideKnown(situation: Situation, record: PolicyRecord): Decision {
   const { lookup, fetched, now } = situation;
-  // The lock always grows, also when this clock is behind the writer's before.
-  const lastUpdate = Math.max(now, record.lastUpdate + 1);
+  const lastUpdate = nextLock(situation, record);
 
   if (fetched?.ok) {
     const recordId = lookup.status === 'found' ? lookup.id : record.recordId;
@@ -119,6 +119,16 @@ function decideKnown(situation: Situation, record: PolicyRecord): Decision {
 }
 
 /**
+ * The lock grows, also when this clock is behind the writer's before. But a time that no clock shows is put right: it would
+ * count as no update lately for as long as it lies ahead, and one at the end of time grows into what nobody can read. All
+ * that a lock needs is to be another than the one read.
+ */
+function nextLock({ now, rules }: Situation, { lastUpdate }: PolicyRecord): number {
+  const ahead = lastUpdate > now && !isLately(lastUpdate, now, rules.retryAfterMs);
+  return ahead ? now : Math.max(now, lastUpdate + 1);
+}
+
+/**
  * Whether an unchanged id is reason enough to extend the policy. RFC 8461 §3.2 counts its age from its fetch, and TXT
  * records are not authenticated: whoever controls DNS could keep an old policy alive for ever. So the fetch, which is,
  * has to be recent. That also heals a policy that was changed without a new id, and the common mistake of publishing
@@ -127,10 +137,12 @@ function decideKnown(situation: Situation, record: PolicyRecord): Decision {
 function vouches({ now, rules }: Situation, { backoff, lastFetch, validEnd, policy }: PolicyRecord): boolean {
   // A back-off is no policy: there is nothing to vouch for.
   if (backoff) return false;
+  // Relays refuse to use it, and defer the domain's mail: to extend it would keep that up.
+  if (!checkPolicy(policy).ok) return false;
   if (rules.maxFetchAgeMs === 0) return true;
   const maxFetchAgeMs = Math.min(rules.maxFetchAgeMs, (policy.maxAgeSeconds * 1_000) / 2);
   // A fetch far in the future is some clock's mistake, and proves nothing.
-  return validEnd > now && lastFetch !== undefined && Math.abs(now - lastFetch) < maxFetchAgeMs;
+  return validEnd > now && lastFetch !== undefined && isLately(lastFetch, now, maxFetchAgeMs);
 }
 
 /** RFC 8461 §3.3: five minutes or longer before the policy of an id that could not be fetched is asked for again. */
@@ -141,8 +153,7 @@ function failedRecently({ lookup, now, rules }: Situation, record: PolicyRecord)
   if (failure === undefined) return false;
   // A new id is a new policy, to be fetched at once.
   if (lookup.status === 'found' && lookup.id !== failure.recordId) return false;
-  // A time far in the future is some clock's mistake. To wait for it would be to let the policy lapse.
-  return Math.abs(now - failure.lastAttempt) < rules.retryAfterMs;
+  return isLately(failure.lastAttempt, now, rules.retryAfterMs);
 }
 
 function fetchedPolicy({ policy, text }: Fetched & { ok: true }, now: number) {

@@ -19,8 +19,11 @@ export type Outcome =
       readonly validEnd: number;
       readonly since: number;
     }
-  /** Somebody wrote a newer version in the meantime. */
-  | { readonly kind: 'conflict' }
+  /**
+   * Somebody wrote a newer version in the meantime. `unmoved`: nobody did, and the write was refused all the same, as the
+   * next ones will be.
+   */
+  | { readonly kind: 'conflict'; readonly unmoved?: true }
   /**
    * Nothing was done: the entry is gone, is newer than the task, or was tried too recently; or a domain that is not
    * known was one too many today.

@@ -98,7 +98,11 @@ export async function refreshDomain(
       return decision.outcome;
     case 'write': {
       const written = await store.write(domain, decision.change, record?.lastUpdate);
-      return written === 'written' ? decision.outcome : { kind: 'conflict' };
+      if (written === 'written') return decision.outcome;
+      // Rare enough that another read costs nothing. It is consistent: what it shows is what the write was held against.
+      const since = (await store.read([domain])).records.get(domain);
+      const unmoved = since !== undefined && since.lastUpdate === record?.lastUpdate;
+      return unmoved ? { kind: 'conflict', unmoved } : { kind: 'conflict' };
     }
     case 'fetch':
       throw new Error(`undecided about ${domain} after its fetch`);

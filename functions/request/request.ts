@@ -4,6 +4,7 @@
 import type { SQSRecord } from 'aws-lambda';
 import { type Domain, parseDomain } from '../mtasts/domain.ts';
 import { type Job, runBatch } from '../refresh/batch.ts';
+import { isLately } from '../refresh/lately.ts';
 import { type Refresher, refreshDomain } from '../refresh/refresh.ts';
 import { checkDomain, type Decoded, decodeJsonObject } from '../refresh/task.ts';
 import type { Telemetry } from '../runtime/telemetry.ts';
@@ -104,7 +105,7 @@ function look(looks: readonly Job[], { refresher, admits, telemetry, signal }: C
   const { store, limits, now } = refresher;
   return runBatch(looks, { store, telemetry, signal }, async ({ domain }, record) => {
     // A back-off may have a new id by now, which is to be fetched at once.
-    if (record !== undefined && !record.backoff && now() - record.lastUpdate < limits.retryAfterMs) {
+    if (record !== undefined && !record.backoff && isLately(record.lastUpdate, now(), limits.retryAfterMs)) {
       return { kind: 'skipped', reason: 'too-soon' };
     }
     return refreshDomain(domain, record, refresher, signal, admits);

@@ -7,6 +7,7 @@ import { Metrics, MetricUnit } from '@aws-lambda-powertools/metrics';
 import type { Domain } from '../mtasts/domain.ts';
 import { type Failure, legible, quote, RESULT_TYPES } from '../mtasts/failure.ts';
 import type { Outcome } from '../refresh/outcome.ts';
+import { describeFault } from './fault.ts';
 
 /** The metric that counts each outcome. */
 const OUTCOME_METRICS: Readonly<Record<Outcome['kind'], string>> = {
@@ -116,9 +117,19 @@ export function createTelemetry(): Telemetry {
           ...duration,
         });
         return;
+      case 'conflict':
+        // Nobody would notice that the policy is never refreshed: a conflict is no failure.
+        if (!outcome.unmoved) return;
+        logger.warn(
+          'write refused although the item is as it was read: delete the item, or mend its LastUpdate',
+          {
+            domain,
+            ...duration,
+          },
+        );
+        return;
       case 'extended':
       case 'removed':
-      case 'conflict':
       case 'skipped':
       case 'postponed':
       case 'discovered':
@@ -142,7 +153,7 @@ export function createTelemetry(): Telemetry {
     info: (message, details) => logger.info(message, details),
     warn: (message, details) => logger.warn(message, details),
     error(message, error, details = {}) {
-      logger.error(message, { ...details, error: error instanceof Error ? error : new Error(String(error)) });
+      logger.error(message, { ...details, error: describeFault(error) });
     },
     flush() {
       if (unreadable > MAX_UNREADABLE_LINES) {

@@ -451,10 +451,17 @@ function decodeBackoff(item: Item): boolean {
   return item.Backoff === undefined ? false : (item.Backoff.BOOL ?? unreadable('Backoff is not a boolean'));
 }
 
-/** The lock has to survive being a JavaScript number: a rounded one would make every write a conflict. */
+/** A whole number as DynamoDB writes one, and as other implementations keep what they were given. */
+const WHOLE = /^\+?0*([0-9]+)(?:\.0*)?$/;
+
+/**
+ * The lock has to survive being a JavaScript number: a rounded one would make every write a conflict. DynamoDB's numbers
+ * have 38 digits, so it is the text that says whether there is a fraction.
+ */
 function decodeLastUpdate(item: Item): number {
   const value = optionalTime(item, 'LastUpdate') ?? unreadable(`LastUpdate is missing or ${NO_TIME}`);
-  return Number.isInteger(value) ? value : unreadable('LastUpdate is not a whole number of milliseconds');
+  const [, digits] = WHOLE.exec(item.LastUpdate?.N ?? '') ?? [];
+  return digits === String(value) ? value : unreadable('LastUpdate is not a whole number of milliseconds');
 }
 
 /** The year 10000, far within what a Date can show and a JavaScript number holds to the millisecond. */

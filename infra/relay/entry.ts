@@ -1,15 +1,9 @@
 // A policy as this relay keeps it. Whoever wrote it (the functions, somebody by hand, an editor on the snapshot), it is
 // held against the grammar of RFC 8461 once more before it decides about mail.
 
-import { asciiLowerCase, type Domain } from '../../functions/mtasts/domain.ts';
+import type { Domain } from '../../functions/mtasts/domain.ts';
 import { LIMITS } from '../../functions/mtasts/limits.ts';
-import {
-  formatPolicy,
-  isCanonical,
-  MAX_MAX_AGE_SECONDS,
-  type Policy,
-  parsePolicy,
-} from '../../functions/mtasts/policy.ts';
+import { checkPolicy, MAX_MAX_AGE_SECONDS, type Policy } from '../../functions/mtasts/policy.ts';
 import { isRecordId } from '../../functions/mtasts/record.ts';
 import type { PolicyRecord } from '../../functions/store/policy-store.ts';
 
@@ -34,35 +28,20 @@ const ENTRY_BYTES = 500;
 const PATTERN_BYTES = 40;
 
 export function checkEntry({ domain, policy, backoff, validEnd, recordId }: Entry, now: number): Checked {
-  // The common case, in a third of the time.
-  const read = isCanonical(policy) ? ({ ok: true, policy } as const) : readAgain(policy);
-  if (!read.ok) return read;
+  const checked = checkPolicy(policy);
+  if (!checked.ok) return { ok: false, reason: checked.failure.detail };
   if (!Number.isFinite(validEnd)) return { ok: false, reason: 'Its end is not a time' };
   return {
     ok: true,
     entry: {
       domain,
-      policy: read.policy,
+      policy: checked.policy,
       backoff,
       // RFC 8461 §3.2: no policy lives longer than a year, whatever a clock or a hand has written.
       validEnd: Math.min(validEnd, now + YEAR_MS),
       recordId: recordId !== undefined && isRecordId(recordId) ? recordId : undefined,
     },
   };
-}
-
-/** Patterns in upper case, or there twice, are read as what they mean. */
-function readAgain(policy: Policy) {
-  // The parser's own word. That nothing but this policy came out of it shows that no pattern has a line end in it.
-  const parsed = parsePolicy(formatPolicy(policy));
-  if (!parsed.ok) return { ok: false, reason: parsed.failure.detail } as const;
-  const published = new Set(policy.mx.map(asciiLowerCase));
-  const same =
-    parsed.policy.mode === policy.mode &&
-    parsed.policy.maxAgeSeconds === policy.maxAgeSeconds &&
-    parsed.policy.mx.length === published.size &&
-    parsed.policy.mx.every((pattern) => published.has(pattern));
-  return same ? parsed : ({ ok: false, reason: 'Its policy is not read as what it says' } as const);
 }
 
 /** Stands in for what is not used in any case. */

@@ -49,8 +49,12 @@ interface Arranged extends Arrangement {
   readonly estimate: Estimate;
 }
 
-const PATIENCE: Patience = { phaseMs: LIMITS.connectMs, domainMs: LIMITS.domainMs };
-const SHORTER: Patience = { phaseMs: 5_000, domainMs: 15_000 };
+export const PATIENCE: Patience = {
+  phaseMs: LIMITS.connectMs,
+  headersMs: LIMITS.headersMs,
+  domainMs: LIMITS.domainMs,
+};
+const SHORTER: Patience = { phaseMs: 5_000, headersMs: 5_000, domainMs: 15_000 };
 
 const MILLION = 1_000_000;
 
@@ -186,8 +190,16 @@ export const batchesSection: Section<BatchesResult> = {
         named(TOGETHER, {}),
         ...[10, 25, 50, 200].map((size) => named(`${TOGETHER}; ${size} a batch`, { batchSize: size })),
         named(`${TOGETHER}; limits of 5 s and 15 s`, { patience: SHORTER }),
-        named(`${TOGETHER}; limits of 3 s and 10 s`, { patience: { phaseMs: 3_000, domainMs: 10_000 } }),
+        named(`${TOGETHER}; limits of 3 s and 10 s`, {
+          patience: { phaseMs: 3_000, headersMs: 3_000, domainMs: 10_000 },
+        }),
         ...Object.entries(APART).map(([name, apart]) => named(`apart: ${name}`, { apart })),
+        ...[10, 20, 30, 45, 60].map((seconds) =>
+          named(`${BEST}; ${seconds} s for headers`, {
+            ...best,
+            patience: { ...PATIENCE, headersMs: seconds * 1_000 },
+          }),
+        ),
         named(`${BEST}; 5 s and 15 s`, { ...best, patience: SHORTER }),
         ...[10, 25, 50, 200].map((size) => named(`${BEST}; ${size} a batch`, { ...best, batchSize: size })),
         ...[192, 256, 320, 384, 768, 1_024, 1_769].map((size) =>

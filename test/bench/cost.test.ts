@@ -14,7 +14,7 @@ import { attributesOf, itemBytes, readUnits, scanUnits, writeUnits } from './ite
 import { failingShares } from './mix.ts';
 import { PRICES } from './prices.ts';
 
-const PATIENCE = { phaseMs: 10_000, domainMs: 60_000 };
+const PATIENCE = { phaseMs: 10_000, headersMs: 30_000, domainMs: 60_000 };
 
 const WORLD: World = {
   sound: { old: 0.95 },

@@ -288,6 +288,12 @@ export function alternatives(
     ...others.map(([name, apart]) => ({ name: `apart: ${name}`, dollars: otherwise({ apart }) })),
     { name: 'limits of 5 s a phase and 15 s a domain', dollars: otherwise({ patience: SHORTER }) },
     { name: 'the same for requests', dollars: otherwise({ requestPatience: SHORTER }) },
+    ...[10, 60].map((seconds) => {
+      const headersMs = seconds * 1_000;
+      const patience = { ...setup.patience, headersMs };
+      const requestPatience = { ...setup.requestPatience, headersMs };
+      return { name: `${seconds} s for headers`, dollars: otherwise({ patience, requestPatience }) };
+    }),
     { name: 'ten messages a batch', dollars: otherwise({ batchSize: 10 }) },
     {
       name: 'an index on LastUpdate, and the hourly scans',
@@ -340,7 +346,7 @@ export function alternatives(
   ];
 }
 
-const SHORTER: Patience = { phaseMs: 5_000, domainMs: 15_000 };
+const SHORTER: Patience = { phaseMs: 5_000, headersMs: 5_000, domainMs: 15_000 };
 
 /** Provisioned capacity is not to be used up. */
 const TARGET_UTILIZATION = 0.7;

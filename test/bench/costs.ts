@@ -1,9 +1,8 @@
 // The cost of it all, from the other sections' figures: what a million policies cost a day, what other ways would, and
 // which sizes are the cheapest.
 
-import { LIMITS } from '../../functions/mtasts/limits.ts';
 import { METRIC_NAMES } from '../../functions/runtime/telemetry.ts';
-import { APART, BEST, batchesSection, TOGETHER } from './batches.ts';
+import { APART, BEST, batchesSection, PATIENCE, TOGETHER } from './batches.ts';
 import type { Bench, Section } from './bench.ts';
 import {
   type Alternative,
@@ -94,8 +93,8 @@ function setupOf({ packages }: Bench): Setup {
     apart: APART[BEST],
     batchSize: packages.batchSize,
     windowSeconds: packages.windowSeconds,
-    patience: { phaseMs: LIMITS.connectMs, domainMs: LIMITS.domainMs },
-    requestPatience: { phaseMs: LIMITS.connectMs, domainMs: LIMITS.domainMs },
+    patience: PATIENCE,
+    requestPatience: PATIENCE,
     megabytes: {
       plan: plan.memoryMegabytes,
       dispatch: dispatch.memoryMegabytes,

@@ -28,8 +28,9 @@ interface Kind {
 
 /** The limits of functions/mtasts/limits.ts that a slow domain uses up, milliseconds. */
 export interface Patience {
-  /** For DNS, a connection, headers, or a body that stands still. */
+  /** For DNS, a connection, or a body that stands still. */
   readonly phaseMs: number;
+  readonly headersMs: number;
   readonly domainMs: number;
 }
 
@@ -112,7 +113,7 @@ export const FAILING = {
   silent: failing(6, 'no-answer', ({ phaseMs, domainMs }) => Math.min(2 * 0.8 * phaseMs, domainMs)),
   // Asked twice for the record, twice for the addresses.
   lame: failing(5, slowServfail, ({ domainMs }) => Math.min(4 * SERVFAIL_MS, domainMs)),
-  hanging: failing(3, 'hang', ({ phaseMs }) => phaseMs),
+  hanging: failing(3, 'hang', ({ headersMs }) => headersMs),
   trickling: failing(2, trickling, ({ domainMs }) => domainMs),
 } satisfies Record<string, Failing>;
 

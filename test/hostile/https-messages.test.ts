@@ -1,11 +1,12 @@
 // Policy hosts whose HTTP is odd, broken, endless or about something else (RFC 9110, RFC 9112, RFC 8461 §3.3).
 
+import assert from 'node:assert/strict';
 import { after } from 'node:test';
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib';
 import type { HttpResponse, Part } from '../../infra/local/internet/site.ts';
 import { startTrustedInternet } from '../functions/mtasts/network.ts';
 import { type HostileCase, play } from './frame.ts';
-import { answering, failing, grouped, POLICY, serves } from './https.ts';
+import { answering, failing, grouped, type More, POLICY, serves } from './https.ts';
 
 const internet = await startTrustedInternet();
 after(() => internet.close());
@@ -26,6 +27,10 @@ const TYPE = 'content-type: text/plain\r\n';
 const LENGTH = `content-length: ${POLICY.length}\r\n`;
 const CHUNKED = 'transfer-encoding: chunked\r\n';
 const CHUNKS = `${POLICY.length.toString(16)}\r\n${POLICY}\r\n0\r\n\r\n`;
+const NOISE = '\u{a5}'.repeat(500);
+/** Its last line has no end. */
+const UNENDED = POLICY.trimEnd();
+const CHUNKS_UNENDED = `${UNENDED.length.toString(16)}\r\n${UNENDED}\r\n0\r\n\r\n`;
 const SOUND = `HTTP/1.1 200 OK\r\n${TYPE}${LENGTH}\r\n${POLICY}`;
 
 /** Exactly this, then these parts, and the end of the connection. */
@@ -39,11 +44,16 @@ const headers = (lines: string, body: string | Buffer = POLICY) =>
 const typed = (lines: string) => raw(`HTTP/1.1 200 OK\r\n${lines}${LENGTH}\r\n${POLICY}`);
 const chunks = (body: string, ...more: Part[]) =>
   raw(`HTTP/1.1 200 OK\r\n${TYPE}${CHUNKED}\r\n${body}`, ...more);
-/** The sound answer with a header line more. After the length, undici calls any flaw in headers a wrong length. */
+/** The sound answer with a header line more. */
 const also = (line: string) => headers(`${line}\r\n${LENGTH}`);
 const redirect = (location: string, status = 302) => answering({ status, headers: { location } });
 const coded = (coding: string, body: HttpResponse['body'] = POLICY) =>
   answering({ headers: { 'content-encoding': coding }, body });
+/** What an operator is told has this in it. */
+const says = (words: string): More => ({
+  also: ({ outcome }) =>
+    assert.ok('failure' in outcome && outcome.failure.detail.includes(words), JSON.stringify(outcome)),
+});
 /** The connection stays open after the answer. */
 const held = (does: ReturnType<typeof raw>) => ({ ...does, end: 'hang' as const });
 
@@ -99,8 +109,8 @@ const groups: Record<string, HostileCase[]> = {
     wrongStatus('206 with a part', answering({ status: 206, headers: { 'content-range': 'bytes 0-9/99' } })),
     wrongStatus('503 with when to come again', answering({ status: 503, headers: { 'retry-after': '1' } })),
     wrongStatus('600', answering({ status: 600 })),
-    aborted('101', raw('HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n')),
-    aborted(
+    malformed('101', raw('HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n')),
+    malformed(
       '101 that stays',
       held(raw('HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n')),
     ),
@@ -124,7 +134,7 @@ const groups: Record<string, HostileCase[]> = {
       'hints until the domain is out of time',
       raw('', { forever: 'HTTP/1.1 103 Early Hints\r\n\r\n', everyMs: 10 }),
     ),
-    aborted('“continue” without end', raw('', { forever: 'HTTP/1.1 100 Continue\r\n\r\n' })),
+    malformed('“continue” without end', raw('', { forever: 'HTTP/1.1 100 Continue\r\n\r\n' })),
   ],
   // RFC 8461 §3.3: "HTTP 3xx redirects MUST NOT be followed".
   redirect: [
@@ -177,6 +187,26 @@ const groups: Record<string, HostileCase[]> = {
     wrongType('two, the last right', typed('content-type: text/html\r\ncontent-type: text/plain\r\n')),
     wrongType('what would write into the log', typed('content-type: text/\u{202E}\x80\x9B31m\r\n')),
     serves('not to be sniffed, but 200', also('x-content-type-options: nosniff')),
+    // nginx with "add_header Content-Type text/plain;" sends both; proxies join them.
+    serves('twice, the same', typed('content-type: text/plain\r\ncontent-type: text/plain\r\n')),
+    serves(
+      'twice, with parameters',
+      typed('content-type: text/plain\r\ncontent-type: text/plain; charset=utf-8\r\n'),
+    ),
+    serves('twice, joined', typed('content-type: text/plain, text/plain; charset=utf-8\r\n')),
+    serves('three times, joined', typed('content-type: text/plain,TEXT/PLAIN;x=y ,\ttext/plain\r\n')),
+    serves('twice, one empty', typed('content-type:\r\ncontent-type: text/plain\r\n')),
+    serves('joined with nothing', typed('content-type: text/plain, ,\r\n')),
+    serves('a comma in a quoted parameter', typed('content-type: text/plain; x="a, text/html"\r\n')),
+    serves('a quote in a quoted parameter', typed('content-type: text/plain; x="\\", text/html"\r\n')),
+    wrongType('commas alone', typed('content-type: ,,\r\n')),
+    wrongType('another after a quoted comma', typed('content-type: text/plain; x="a,b", text/html\r\n')),
+    wrongType('another after a quote without end', typed('content-type: text/plain; x="a, text/html\r\n')),
+    wrongType(
+      'another on the line after a quote without end',
+      typed('content-type: text/plain; x="\r\ncontent-type: text/html\r\n'),
+    ),
+    wrongType('another among three, joined', typed('content-type: text/plain, text/html, text/plain\r\n')),
   ],
   // None was asked for.
   'content coding': [
@@ -191,6 +221,15 @@ const groups: Record<string, HostileCase[]> = {
     encoded('gzip, in capitals', coded('GZIP', gzipSync(POLICY))),
     encoded('a gzip bomb of 1 GB', coded('gzip', gzipBomb())),
     invalid('gzip that is not said', answering({ body: gzipSync(POLICY) })),
+    // Stores of objects send what was saved with the object, also nothing.
+    serves('empty', coded('')),
+    serves('a comma', coded(',')),
+    serves('identity twice, joined', coded('identity, Identity')),
+    serves('identity twice', also('content-encoding: identity\r\ncontent-encoding: identity')),
+    serves('identity and nothing', also('content-encoding: identity\r\ncontent-encoding:')),
+    encoded('nothing and gzip', coded(', gzip', gzipSync(POLICY))),
+    encoded('identity and gzip on two lines', also('content-encoding: identity\r\ncontent-encoding: gzip')),
+    encoded('identity in quotes', coded('"identity"')),
   ],
   headers: [
     malformed('line ends without CR', raw(SOUND.replaceAll('\r\n', '\n'))),
@@ -233,25 +272,27 @@ const groups: Record<string, HostileCase[]> = {
     serves('unknown connection options', also('connection: x-more, te, \x09')),
     serves('no length', headers('')),
     serves('a length with zeros', headers(`content-length: 000${POLICY.length}\r\n`)),
-    serves('another answer after the answer', raw(SOUND + SOUND)),
-    serves('noise after the answer', raw(SOUND, Buffer.alloc(1_000, 0xa5))),
-    serves('noise without end after the answer', raw(SOUND, { forever: Buffer.alloc(1_000, 0xa5) })),
+    malformed('another answer after the answer', raw(SOUND + SOUND)),
+    malformed('noise after the answer', raw(SOUND + NOISE)),
+    malformed('noise without end after the answer', raw(SOUND + NOISE, { forever: NOISE })),
+    serves('noise long after the answer', raw(SOUND, { pauseMs: 10_000 }, NOISE)),
     aborted('a length too great', headers(`content-length: ${POLICY.length + 1}\r\n`)),
     bodyTimeout(
       'a length too great, and the connection kept',
       held(headers(`content-length: ${POLICY.length + 1}\r\n`)),
     ),
-    invalid('a length too small', headers(`content-length: ${POLICY.length - 10}\r\n`)),
-    invalid('a length of 0', headers('content-length: 0\r\n')),
-    aborted('two lengths', headers(`${LENGTH}content-length: 1\r\n`)),
-    aborted('two equal lengths', headers(LENGTH + LENGTH)),
-    aborted('two lengths in one', headers(`content-length: ${POLICY.length}, ${POLICY.length}\r\n`)),
+    malformed('a length too small', headers(`content-length: ${POLICY.length - 10}\r\n`)),
+    malformed('a length of 0', raw(`HTTP/1.1 200 OK\r\n${TYPE}content-length: 0\r\n\r\n${POLICY}`)),
+    invalid('a length of 0, and no body', headers('content-length: 0\r\n', '')),
+    malformed('two lengths', headers(`${LENGTH}content-length: 1\r\n`)),
+    malformed('two equal lengths', headers(LENGTH + LENGTH)),
+    malformed('two lengths in one', headers(`content-length: ${POLICY.length}, ${POLICY.length}\r\n`)),
     malformed('a negative length', headers('content-length: -1\r\n')),
     malformed('a length with a sign', headers(`content-length: +${POLICY.length}\r\n`)),
     malformed('a hexadecimal length', headers('content-length: 0x10\r\n')),
     malformed('a length in words', headers('content-length: many\r\n')),
     malformed('an empty length', headers('content-length:\r\n')),
-    aborted('a length that no number holds', headers('content-length: 99999999999999999999\r\n')),
+    malformed('a length that no number holds', headers('content-length: 99999999999999999999\r\n')),
     tooLarge(
       'a length of 1 TB, and that much',
       raw(`HTTP/1.1 200 OK\r\n${TYPE}content-length: 1099511627776\r\n\r\n`, { forever: `${POLICY}\r\n` }),
@@ -303,7 +344,7 @@ const groups: Record<string, HostileCase[]> = {
     bodyTimeout('trailers in drops', chunks(CHUNKS.slice(0, -2), { forever: 'x: y\r\n', everyMs: 10 })),
   ],
   'transfer coding': [
-    aborted('a length and chunks', headers(LENGTH + CHUNKED, CHUNKS)),
+    malformed('a length and chunks', headers(LENGTH + CHUNKED, CHUNKS)),
     malformed('chunks and a length', headers(CHUNKED + LENGTH, CHUNKS)),
     serves('chunks in HTTP/1.0', raw(`HTTP/1.0 200 OK\r\n${TYPE}${CHUNKED}\r\n${CHUNKS}`)),
     serves('chunks twice', headers('transfer-encoding: chunked, chunked\r\n', CHUNKS)),
@@ -312,6 +353,82 @@ const groups: Record<string, HostileCase[]> = {
     invalid('nearly chunks', headers('transfer-encoding: xchunked\r\n', CHUNKS)),
     invalid('gzip', headers('transfer-encoding: gzip\r\n', gzipSync(POLICY))),
     serves('identity', headers('transfer-encoding: identity\r\n')),
+  ],
+  // "max_age: 604800" must not become "max_age: 60480", nor 6048, nor 6: RFC 9112 §6.3, §9.8.
+  'cut short': [
+    ...[1, 2, 3, 4, 5].map((bytes) =>
+      malformed(
+        `a length ${bytes} too small`,
+        headers(`content-length: ${UNENDED.length - bytes}\r\n`, UNENDED),
+      ),
+    ),
+    malformed('a length too small by a line end', headers(`content-length: ${POLICY.length - 2}\r\n`)),
+    malformed(
+      'a length too small, and the connection closed',
+      headers(`connection: close\r\ncontent-length: ${UNENDED.length - 1}\r\n`, UNENDED),
+    ),
+    malformed(
+      'a length too small, after hints and line ends',
+      raw(
+        `\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n\r\nHTTP/1.1 200 OK\r\n${TYPE}` +
+          `content-length: ${UNENDED.length - 1}\r\n\r\n${UNENDED}`,
+      ),
+    ),
+    serves(
+      'not, with a length, after hints and line ends',
+      raw(
+        `\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n\r\nHTTP/1.1 200 OK\r\n${TYPE}` +
+          `content-length: ${UNENDED.length}\r\n\r\n${UNENDED}`,
+      ),
+    ),
+    serves('not, with a head in pieces', answering({ body: UNENDED, trickle: { bytes: 7, everyMs: 1 } })),
+    serves('not, with a length', headers(`content-length: ${UNENDED.length}\r\n`, UNENDED)),
+    serves('not, in chunks', chunks(CHUNKS_UNENDED)),
+    serves('not, in chunks on the last of several lines', headers(CHUNKED + CHUNKED, CHUNKS_UNENDED)),
+    aborted('no length', headers('', UNENDED)),
+    ...[
+      'x-chunked',
+      'xchunked',
+      'not chunked',
+      'gzip;chunked',
+      'chunked;x',
+      'x-chunked, chunked;x',
+      'identity',
+    ].map((coding) => aborted(coding, headers(`transfer-encoding: ${coding}\r\n`, UNENDED))),
+    aborted('chunks, then another coding', headers(`${CHUNKED}transfer-encoding: x-chunked\r\n`, UNENDED)),
+  ],
+  // Where nothing was cut, an operator is not told so.
+  'said to be': [
+    malformed('folded', headers(`${LENGTH}x-more: a\r\n b\r\n`), says('folded over several lines')),
+    malformed('folded before the length', also('x-more: a\r\n\tb'), says('folded over several lines')),
+    malformed('a folded length', headers(`content-length:\r\n ${POLICY.length}\r\n`), says('folded')),
+    malformed('several lengths', headers(LENGTH + LENGTH), says('more than one Content-Length')),
+    malformed(
+      'several lengths in one',
+      headers(`content-length: ${POLICY.length}, ${POLICY.length}\r\n`),
+      says('more than one Content-Length'),
+    ),
+    malformed(
+      'a length and chunks',
+      headers(LENGTH + CHUNKED, CHUNKS),
+      says('both Content-Length and Transfer'),
+    ),
+    malformed('no length', headers(`content-length: ${'9'.repeat(20)}\r\n`), says('is not a length')),
+    malformed('a flaw after the length', headers(`${LENGTH}nonsense\r\n`), says('breaks the grammar')),
+    malformed('a length too small', headers('content-length: 9\r\n'), says('more than the Content-Length')),
+    malformed('100', raw(`HTTP/1.1 100 Continue\r\n\r\n${SOUND}`), says('answers 100, which nobody')),
+    malformed(
+      '101',
+      raw('HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n'),
+      says('answers 101, which nobody'),
+    ),
+    aborted('cut after the length', raw(`HTTP/1.1 200 OK\r\n${LENGTH}`)),
+    aborted('cut within the body', headers(LENGTH, POLICY.slice(0, 20))),
+    aborted('cut within chunks', chunks(CHUNKS.slice(0, 20))),
+    aborted(
+      'cut within chunks, the connection to be closed',
+      headers(`connection: close\r\n${CHUNKED}`, CHUNKS.slice(0, 20)),
+    ),
   ],
 };
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { failure, quote, RESULT_TYPES } from '../../../functions/mtasts/failure.ts';
+import { failure, legible, quote, RESULT_TYPES } from '../../../functions/mtasts/failure.ts';
 
 test('every code has a result type of RFC 8460 §4.3.2.2', () => {
   const types = ['sts-policy-fetch-error', 'sts-policy-invalid', 'sts-webpki-invalid'];
@@ -75,4 +75,12 @@ test('a text of any length is cut at once', () => {
   const whole = took(() => text.replace(/\p{Cc}/gu, '?'), text.length);
   const cut = took(() => quote(text), 201);
   assert.ok(cut < whole / 5, `${cut} ms of ${whole}`);
+});
+
+test('what signs requests to AWS is never quoted, not even its beginning, and the limit holds all the same', () => {
+  assert.equal(legible('x-amz-security-token:IQoJ', 100), 'x-amz-security-token:[redacted]');
+  assert.equal(legible('"sessionToken":"IQoJ"', 100), '"sessionToken":"[redacted]"');
+  assert.equal(legible(`Signature=${'f'.repeat(64)}`, 20), 'Signature=[redacted]…');
+  assert.equal(legible('signature=x '.repeat(100), 30).length, 31);
+  assert.equal(legible('a signature that does not match', 100), 'a signature that does not match');
 });

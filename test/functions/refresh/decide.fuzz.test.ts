@@ -98,7 +98,11 @@ test('no decision shortens, breaks or ends a policy against the rules, nor leave
           assert.ok(held === undefined || answer?.ok, 'a live policy gave way to a back-off');
           assert.ok(change.validEnd >= NOW && change.validEnd <= NOW + YEAR_MS);
       }
-      assert.ok(change.lastUpdate >= NOW && change.lastUpdate > (held?.lastUpdate ?? 0));
+      const ahead = held !== undefined && held.lastUpdate >= NOW + given.rules.retryAfterMs;
+      assert.notEqual(change.lastUpdate, held?.lastUpdate);
+      assert.ok(
+        ahead ? change.lastUpdate === NOW : change.lastUpdate >= Math.max(NOW, (held?.lastUpdate ?? 0) + 1),
+      );
       assert.ok(Number.isSafeInteger(change.lastUpdate));
     }),
     { numRuns: 5_000 },

@@ -263,3 +263,40 @@ test('what the end of the batch cuts short rejects, and nothing is recorded', as
   }
   assert.deepEqual(await table.item(A), before);
 });
+
+test('a write that is refused although nobody has written is told from a conflict', async (t) => {
+  const table = await newTable();
+  await table.seed(A);
+  const record = (await table.store.read([A])).records.get(A);
+  const refusing: PolicyStore = { ...table.store, write: async () => 'conflict' };
+  for (const [lookup, fetch] of [[SAME_ID], [NEW_ID, FETCHED], [NEW_ID, NOT_FETCHED]] as const) {
+    const { refresher } = planned(t, {
+      store: refusing,
+      lookups: { [A]: lookup },
+      ...(fetch && { fetches: { [A]: fetch } }),
+    });
+    assert.deepEqual(await refreshDomain(A, record, refresher, neverAborted), {
+      kind: 'conflict',
+      unmoved: true,
+    });
+  }
+});
+
+test('an update at the end of time, or any time that no clock shows, is refreshed and stays readable', async (t) => {
+  for (const lastUpdate of [Date.UTC(10_000) - 1, NOW + 5 * 60_000]) {
+    const table = await newTable();
+    await table.seed(A);
+    await table.put({ ...(await table.item(A)), LastUpdate: { N: String(lastUpdate) } });
+    const record = (await table.store.read([A])).records.get(A);
+    assert.equal(record?.lastUpdate, lastUpdate);
+    const { refresher } = planned(t, {
+      store: table.store,
+      lookups: { [A]: NEW_ID },
+      fetches: { [A]: FETCHED },
+    });
+    assert.equal((await refreshDomain(A, record, refresher, neverAborted)).kind, 'replaced');
+    const { records, unreadable } = await table.store.read([A]);
+    assert.deepEqual(unreadable, []);
+    assert.equal(records.get(A)?.lastUpdate, NOW);
+  }
+});

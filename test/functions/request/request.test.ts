@@ -166,6 +166,7 @@ for (const [what, lookup, why] of [
   });
 }
 
+const HOUR = 60 * MINUTE;
 const NOT_YET: Partial<Plan> = {};
 const EXTENDED: Partial<Plan> = { lookups: { 'a.example': SAME_ID } };
 const LOOKED_UP: Partial<Plan> = { lookups: { 'a.example': NEW_ID } };
@@ -184,6 +185,13 @@ const times: [what: string, entry: Partial<Seed>, asks: Partial<Plan>, outcome: 
   ['was updated 5 minutes ago', { lastUpdate: NOW - 5 * MINUTE }, EXTENDED, 'extended'],
   ['was inserted a moment ago', { inserted: NOW - 1, lastUpdate: NOW - 1 }, NOT_YET, 'skipped too-soon'],
   ['was updated a moment ahead, by another clock', { lastUpdate: NOW + 1_000 }, NOT_YET, 'skipped too-soon'],
+  [
+    'was updated hours ahead, by a clock that was wrong',
+    { lastUpdate: NOW + 3 * HOUR },
+    EXTENDED,
+    'extended',
+  ],
+  ['was updated years ahead, by a hand', { lastUpdate: NOW + 9_999 * DAY }, REPLACED, 'replaced'],
   [
     'was updated and then failed within 5 minutes',
     { lastUpdate: NOW - 2 * MINUTE, ...failedAt(NOW - MINUTE, 'id2') },
@@ -212,6 +220,12 @@ for (const [what, entry, asks, outcome] of times) {
     assert.deepEqual(told.summary(), [`a.example ${outcome}`]);
     assert.equal(asked.lookups.length, asks === NOT_YET ? 0 : 1);
     if (outcome === 'skipped too-soon') assert.deepEqual(await table.item('a.example'), before);
+    else {
+      // Whatever the clock was that wrote it: from here on it is too soon.
+      assert.deepEqual((await table.item('a.example'))?.LastUpdate, { N: String(NOW) });
+      const again = await ask([look('a.example')], planned(t, { store: table.store }).refresher);
+      assert.deepEqual(again.told.summary(), ['a.example skipped too-soon']);
+    }
   });
 }
 

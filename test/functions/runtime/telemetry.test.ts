@@ -281,3 +281,13 @@ test('an information is a line with its details', async () => {
     planned: 3,
   });
 });
+
+test('a write that is refused although nobody has written is a warning, an ordinary conflict is none', async () => {
+  const lines = await written(
+    ['outcome', EXAMPLE, { kind: 'conflict', unmoved: true }, 12.3],
+    ['outcome', EXAMPLE, { kind: 'conflict' }, 12.3],
+  );
+  assert.equal(lines.length, 1);
+  assert.partialDeepStrictEqual(lines[0] ?? {}, { level: 'WARN', domain: 'example.com', duration_ms: 12 });
+  assert.match(String(lines[0]?.message), /^write refused although .* LastUpdate$/);
+});

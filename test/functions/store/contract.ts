@@ -494,6 +494,7 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
       const readable: [what: string, changes: Changes, record: Partial<PolicyRecord>][] = [
         ['unknown attributes', { Note: { S: 'x' }, Tags: { SS: ['a'] }, Extra: { M: {} } }, {}],
         ['no Version', { Version: undefined }, {}],
+        ['a LastUpdate with a fraction of 0', { LastUpdate: { N: `${T0}.000` } }, { lastUpdate: T0 }],
         ['no Backoff', { Backoff: undefined }, { backoff: false }],
         ['no RecordID', { RecordID: undefined }, { recordId: undefined }],
         ['no PolicyText', { PolicyText: undefined }, {}],
@@ -598,6 +599,11 @@ export function testPolicyStore(name: string, start: () => Promise<Database>): v
         ['ValidEnd as a string', { ValidEnd: { S: '2026-03-01' } }, /^ValidEnd is missing or not/],
         ['LastUpdate as a string', { LastUpdate: { S: String(T0) } }, /^LastUpdate is missing or not/],
         ['LastUpdate with a fraction', { LastUpdate: { N: `${T0}.5` } }, /^LastUpdate is not a whole number/],
+        [
+          'LastUpdate with a fraction that a JavaScript number cannot hold',
+          { LastUpdate: { N: `${T0}.00000001` } },
+          /^LastUpdate is not a whole number/,
+        ],
         ['LastUpdate in nanoseconds', { LastUpdate: { N: `${T0}000001` } }, /^LastUpdate is missing or not/],
         ['LastUpdate before 1970', { LastUpdate: { N: '-1' } }, /^LastUpdate is missing or not a number of/],
         ['ValidEnd in nanoseconds', { ValidEnd: { N: `${T0}000001` } }, /^ValidEnd is missing or not/],
