@@ -108,7 +108,7 @@ export const POLICY: Policy = {
   maxAgeSeconds: 604_800,
 };
 
-export function record(changes: Partial<PolicyRecord> = {}): PolicyRecord {
+function record(changes: Partial<PolicyRecord> = {}): PolicyRecord {
   return {
     domain: EXAMPLE,
     policy: POLICY,

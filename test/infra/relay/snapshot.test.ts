@@ -55,7 +55,7 @@ function countTurns(scope: Scope): () => number {
   return () => turns;
 }
 /** A program that saves hundreds of KiB, and says whether that was possible. */
-const SAVE_MANY = join(import.meta.dirname, 'save-many.ts');
+const SAVE_MANY = join(import.meta.dirname, 'save-many-child.ts');
 
 const ENTRY: Entry = {
   domain: EXAMPLE,
