@@ -76,7 +76,7 @@ const USES_PER_MESSAGE = 1_000;
 const SECONDS_OF_A_DAY = 86_400;
 const GIGABYTE = 1e9;
 
-export type Service = 'DynamoDB' | 'SQS' | 'Scheduler' | 'Lambda' | 'CloudWatch' | 'Transfer';
+type Service = 'DynamoDB' | 'SQS' | 'Scheduler' | 'Lambda' | 'CloudWatch' | 'Transfer';
 
 export interface Line {
   readonly service: Service;

@@ -18,7 +18,7 @@ import { sum, type Table } from './table.ts';
 
 type Kind = 'daily' | 'renewal';
 
-export interface Run {
+interface Run {
   readonly kind: Kind;
   readonly count: number;
   readonly planned: number;

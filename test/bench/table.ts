@@ -1,15 +1,15 @@
 // Figures as tables: what a section has measured, with the budget beside it, for a terminal, a file, and a comparison.
 
-export type Cell = number | string | undefined;
+type Cell = number | string | undefined;
 
 /** The most that a figure may be. */
-export interface Budget {
+interface Budget {
   readonly most: number;
   /** The column that it is about; the last by default. */
   readonly column?: number;
 }
 
-export interface Row {
+interface Row {
   readonly label: string;
   /** Of the numbers, as `ms`; `$` goes in front. */
   readonly unit?: string;

@@ -26,7 +26,7 @@ export interface Write {
   readonly lastUpdate: number | undefined;
 }
 
-export interface Receipt {
+interface Receipt {
   readonly QueueUrl: string;
   readonly ReceiptHandle: string;
 }

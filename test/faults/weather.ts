@@ -48,7 +48,7 @@ function templatesFor({ by, operation }: Call): readonly (readonly [number, Temp
   return [...ANY, ...batches, ...receives, ...dies];
 }
 
-export interface Outage {
+interface Outage {
   readonly service: Service;
   /** Milliseconds from the beginning of its day. */
   readonly from: number;

@@ -86,7 +86,7 @@ export interface Stage {
 }
 
 const POSITIONS = ['refresh', 'discovery'] as const;
-export type Position = (typeof POSITIONS)[number];
+type Position = (typeof POSITIONS)[number];
 
 export const HELD: Policy = { mode: 'enforce', mx: ['held.example'], maxAgeSeconds: 604_800 };
 const HELD_ID = 'id1';

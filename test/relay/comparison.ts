@@ -18,7 +18,7 @@ export interface Question {
   readonly why?: string;
 }
 
-export interface Resident {
+interface Resident {
   readonly name: string;
   /** More than, or other than, a record with an id and a policy host on this machine. */
   readonly lines?: readonly ZoneLine[];

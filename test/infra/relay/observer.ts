@@ -2,7 +2,7 @@
 
 import type { CounterName, Details, GaugeName, Metrics } from '../../../infra/relay/metrics.ts';
 
-export interface Told {
+interface Told {
   readonly level: 'info' | 'warn' | 'error';
   readonly message: string;
   readonly details: Details;

@@ -45,7 +45,7 @@ export interface Entry {
 /** By `name TYPE`. A name with a CNAME entry is an alias for every other type. All others do not exist. */
 export type Entries = Readonly<Record<string, Entry>>;
 
-export interface Asked {
+interface Asked {
   readonly name: string;
   readonly type: string;
   readonly transport: Transport;
