@@ -4,8 +4,7 @@
 import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { paint } from '../../infra/local/screen.ts';
-import { type Days, live } from './days.ts';
-import { reportText } from './report.ts';
+import type { Days } from './days.ts';
 
 const HELP = `npm run soak -- [options]
 
@@ -59,6 +58,8 @@ async function main(): Promise<number> {
   }
   const repeat = `npm run soak -- --days ${days.days} --domains ${days.domains} --seed ${days.seed}`;
   console.log(`${paint('bold', 'AWS on bad days')}  ${repeat}\n`);
+  // Only now, as a command line that is wrong should be told so at once.
+  const [{ live }, { reportText }] = await Promise.all([import('./days.ts'), import('./report.ts')]);
   const lived = await live(days, (line) => console.log(line));
   console.log(reportText(lived));
   if (lived.broken.length === 0) {

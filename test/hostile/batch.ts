@@ -190,7 +190,7 @@ export type Hostile = readonly [
 /** Half of what the function has. */
 const MAX_MEGABYTES = 256;
 /** For a busy machine. */
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 30_000;
 
 /**
  * A batch of thirty hostile domains and seventy sound ones: it takes no longer than the slowest of them, the sound

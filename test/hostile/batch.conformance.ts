@@ -1,9 +1,11 @@
-// `npm run test:hostile`: as batch.test.ts, with thirty domains that use up the whole minute that a domain has.
+// `npm run test:hostile`: as batch.test.ts, with domains that are slow, and with thirty that use up the whole minute that a
+// domain has.
 
 import { test } from 'node:test';
 import { LIMITS } from '../../functions/mtasts/limits.ts';
 import type { PolicyHost } from '../../infra/local/internet/site.ts';
 import { type Hostile, noFleet, playHostile, repeat, startFleet } from './batch.ts';
+import { PROMPT, WAITING } from './batch-rows.ts';
 import { answering, POLICY } from './https.ts';
 
 const HEAD = 'HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n';
@@ -31,4 +33,10 @@ const hostile = Object.entries(slow).flatMap(([name, https]) =>
 
 test('a batch with thirty domains that take all their time', { skip: noFleet }, async (t) => {
   await playHostile(t, await startFleet(t), hostile, LIMITS.domainMs);
+});
+
+test('a batch with thirty domains that are large or slow', { skip: noFleet }, async (t) => {
+  // DNS can be silent twice, first about the record and then about the host.
+  const slowestMs = Math.max(2 * LIMITS.dnsMs, LIMITS.headersMs);
+  await playHostile(t, await startFleet(t), [...PROMPT, ...WAITING], slowestMs);
 });
