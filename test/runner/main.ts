@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { testsAt, UsageError } from './files.ts';
 import { runTests } from './run.ts';
+import { THOROUGH_VARIABLE } from './thorough.ts';
 
 const HELP = `Usage: npm test                            all tests
        npm test -- FILE|FOLDER [...]       these, or those below these folders
@@ -28,6 +29,7 @@ function readCommandLine() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
+      thorough: { type: 'boolean', default: false },
       concurrency: { type: 'string', default: String(Math.min(availableParallelism() + 1, 6)) },
       'test-limit': { type: 'string', default: '120' },
       'file-limit': { type: 'string', default: '240' },
@@ -36,7 +38,9 @@ function readCommandLine() {
       help: { type: 'boolean', short: 'h', default: false },
     },
   });
-  const number = (name: Exclude<keyof typeof values, 'help'>) => {
+  // Processes of tests inherit it.
+  if (values.thorough) process.env[THOROUGH_VARIABLE] = '1';
+  const number = (name: Exclude<keyof typeof values, 'help' | 'thorough'>) => {
     const value = Number(values[name]);
     if (!(value > 0)) throw new UsageError(`--${name} is a number above 0, not ${values[name]}`);
     return value;

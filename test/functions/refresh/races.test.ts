@@ -13,6 +13,7 @@ import { refreshMessages } from '../../../functions/refresh/messages.ts';
 import { answerRequests } from '../../../functions/request/request.ts';
 import type { Change, PolicyStore, WriteResult } from '../../../functions/store/policy-store.ts';
 import type { Seed } from '../../../infra/local/seed.ts';
+import { THOROUGH } from '../../runner/thorough.ts';
 import {
   ABSENT,
   admitsAll,
@@ -314,7 +315,7 @@ test('no order of outcomes, copies, requests, prunes and clocks undoes newer wor
       for (let waiting = left(); waiting.length > 0; waiting = left()) await waiting[0]?.next();
     },
   );
-  await fc.assert(property, { numRuns: 100 });
+  await fc.assert(property, { numRuns: THOROUGH ? 100 : 30 });
 });
 
 /**
