@@ -5,7 +5,6 @@ import { THOROUGH } from '../runner/thorough.ts';
 import { badDays } from './bad-days.ts';
 
 const ONE_OF_EACH_KIND = [
-  'no fault',
   'killed: plan, as it has pruned',
   'plan SendMessageBatch: throttled',
   'plan SendMessageBatch: one entry is always refused',
