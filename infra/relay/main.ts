@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+
 // mta-sts-relay: what runs on a mail relay and answers Postfix's smtp_tls_policy_maps from the shared table. This file is the
 // command line: it reads the environment, creates the AWS clients and decides about the process. relay.ts puts the parts
 // together; how the functions keep the table fresh is nothing that anything here knows.
@@ -9,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { DynamoDBClient } from '@aws-sdk/client-dynamodb';
 import { SQSClient } from '@aws-sdk/client-sqs';
 import { CLIENT_OPTIONS } from '../../functions/runtime/clients.ts';
+import { describeFault } from '../../functions/runtime/fault.ts';
 import { systemClock } from './clock.ts';
 import { createLog } from './log.ts';
 import { createMetrics } from './metrics.ts';
@@ -171,7 +173,7 @@ async function serve(settings: Settings): Promise<void> {
   const { surroundings, metrics, credentials, close } = open(settings, { quiet: false });
   // Whatever was not foreseen: an end with a cause in the log, and a start with nothing of it, is better than to go on.
   process.on('uncaughtException', (error) => {
-    metrics.event('error', 'unexpected error, stopping', { error: error.stack ?? String(error) });
+    metrics.event('error', 'unexpected error, stopping', { error: describeFault(error).stack });
     process.exit(FAILED);
   });
   const stopped = new Promise<NodeJS.Signals>((resolve) => {

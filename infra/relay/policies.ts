@@ -7,6 +7,7 @@ import type { SQSClient } from '@aws-sdk/client-sqs';
 import { type Domain, recordName } from '../../functions/mtasts/domain.ts';
 import type { Policy } from '../../functions/mtasts/policy.ts';
 import { selectRecord } from '../../functions/mtasts/record.ts';
+import { describeFault } from '../../functions/runtime/fault.ts';
 import type { PolicyRecord } from '../../functions/store/policy-store.ts';
 import { type BoundedMap, createBoundedMap } from './bounded-map.ts';
 import { type Clock, isRecent, within } from './clock.ts';
@@ -192,7 +193,7 @@ export function createPolicies(options: {
 
   /** A bug in what nobody waits for is no reason to end. */
   function unexpected(error: unknown): void {
-    observer.event('error', 'unexpected error', { error: (error as Error).stack ?? String(error) });
+    observer.event('error', 'unexpected error', { error: describeFault(error).stack });
   }
 
   async function tend(): Promise<void> {

@@ -2,6 +2,7 @@
 // their insides, and it never leaves a question without an answer.
 
 import { quote } from '../../functions/mtasts/failure.ts';
+import { describeFault } from '../../functions/runtime/fault.ts';
 import type { MapName, Reply, Verdict } from './answer.ts';
 import { answer, deferral, formatReply } from './answer.ts';
 import type { Dane } from './dane.ts';
@@ -163,7 +164,7 @@ export function createResponder({
       return { map, reply: answer(map, await resolve(key)) };
     } catch (error) {
       // A bug. The mail waits rather than go out unprotected, and the log has the stack.
-      const stack = (error as Error).stack ?? String(error);
+      const { stack } = describeFault(error);
       metrics.event('error', 'a lookup failed unexpectedly', { key: quote(key), error: stack });
       return { map, reply: FAILED };
     }
