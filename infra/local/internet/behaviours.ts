@@ -113,8 +113,8 @@ export const behaviours = {
 
   /** Nothing listens at the policy host's address: keeps. */
   'host-down': (domain, options = {}) => ({ ...sound(domain, options, 'id2'), host: CLOSED }),
-  /** Keeps, after no longer than the sender's own limit. */
-  hang: (domain, options = {}) => host(domain, options, { stop: { at: 'request', how: 'hang' } }),
+  /** Accepts connections and says nothing: keeps, after no longer than the sender's own limit. */
+  hang: (domain, options = {}) => host(domain, options, { stop: { at: 'accept', how: 'hang' } }),
   /** The connection breaks after the request: keeps. */
   reset: (domain, options = {}) => host(domain, options, { stop: { at: 'request', how: 'reset' } }),
   /** The certificate names other hosts (RFC 8461 §3.3): keeps. */

@@ -127,7 +127,7 @@ const outcomes: Record<BehaviourName, string> = {
   'two-records': 'ok',
   'malformed-record': 'ok',
   'host-down': 'connect-refused',
-  hang: 'http-headers-timeout',
+  hang: 'connect-timeout',
   reset: 'http-aborted',
   'wrong-certificate': 'certificate-name-mismatch',
   'expired-certificate': 'certificate-expired',

@@ -32,7 +32,7 @@ async function look(domain: string, behaviour?: BehaviourName): Promise<Sight> {
   const policy = addresses.then(async ([address]) => {
     const answer =
       behaviour === 'hang'
-        ? await leave(internet, domain, 'request', 100)
+        ? await leave(internet, domain, 'connection', 100)
         : await get(internet, domain, { host: address });
     if (typeof answer === 'string') return answer;
     const { 'content-type': type, 'content-encoding': coding, location } = answer.headers;
