@@ -136,7 +136,7 @@ test('close waits for nobody and leaves no socket, timer or file', async (t) => 
   const internet = await startInternet();
   t.after(() => internet.close());
   internet.set(domain, { record: { delayMs: 3_600_000 }, https: { policy: { delayMs: 3_600_000 } } });
-  internet.set('d2.example.test', 'hang');
+  internet.set('d2.example.test', { https: { policy: { body: '' }, stop: { at: 'request', how: 'hang' } } });
   const dns = connect(Number(internet.dnsServer.split(':')[1]), '127.0.0.1');
   t.after(() => dns.destroy());
   const asked = [
