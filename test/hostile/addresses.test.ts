@@ -12,8 +12,7 @@ import type { Name } from '../../infra/local/internet/site.ts';
 import { startTrustedInternet } from '../functions/mtasts/network.ts';
 import { type Ends, type HostileCase, type Played, play } from './frame.ts';
 
-const internet = await startTrustedInternet();
-after(() => internet.close());
+const internet = await startTrustedInternet({ after });
 
 /** Where TLS connections were opened to since somebody looked, by policy host. */
 const opened = new Map<string, string[]>();

@@ -29,6 +29,7 @@ import {
   PROMPT_MS,
   policyDomain,
   SHORT_MS,
+  undisturbed,
 } from '../functions/mtasts/network.ts';
 import { THOROUGH } from '../runner/thorough.ts';
 import { MemoryStore } from '../simulation/memory-store.ts';
@@ -103,7 +104,7 @@ export function play(stage: Stage, cases: readonly HostileCase[]): void {
     const positions = THOROUGH ? both : both.slice(index % both.length).slice(0, 1);
     for (const position of positions) {
       const ends = row[position] as Ends;
-      test(`${position}: ${row.name}: ${ends.slice(0, 2).join(' ')}`, async () => {
+      const playOnce = async () => {
         stage.internet.traffic.reset();
         const { before, outcome, entry } = await leavingNothing(
           [stage.internet, ...(stage.others ?? [])],
@@ -114,7 +115,9 @@ export function play(stage: Stage, cases: readonly HostileCase[]): void {
         assertStored(outcome, before, entry);
         row.also?.({ internet: stage.internet, domain, position, outcome, entry });
         played++;
-      });
+      };
+      test(`${position}: ${row.name}: ${ends.slice(0, 2).join(' ')}`, () =>
+        row.waits || row.limits ? undisturbed(playOnce) : playOnce());
     }
   });
 

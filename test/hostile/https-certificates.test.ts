@@ -7,8 +7,7 @@ import { startTrustedInternet } from '../functions/mtasts/network.ts';
 import { type HostileCase, play } from './frame.ts';
 import { answering, failing, serves } from './https.ts';
 
-const internet = await startTrustedInternet();
-after(() => internet.close());
+const internet = await startTrustedInternet({ after });
 
 const DOMAIN = 'named.hostile.test';
 const HOST = `mta-sts.${DOMAIN}`;

@@ -7,8 +7,7 @@ import { startTrustedInternet } from '../functions/mtasts/network.ts';
 import { type HostileCase, type Played, play } from './frame.ts';
 import { answering, failing, grouped, type More, POLICY, serves } from './https.ts';
 
-const internet = await startTrustedInternet();
-after(() => internet.close());
+const internet = await startTrustedInternet({ after });
 
 const invalidPolicy = failing('policy-invalid', 'sts-policy-invalid');
 const tooLargePolicy = failing('policy-too-large', 'sts-policy-invalid');
