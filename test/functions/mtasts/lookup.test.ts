@@ -1,22 +1,14 @@
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Lookup, lookupRecord } from '../../../functions/mtasts/lookup.ts';
 import { createResolver } from '../../../functions/mtasts/resolver.ts';
-import {
-  type BehaviourName,
-  type Internet,
-  type Site,
-  startInternet,
-} from '../../../infra/local/internet/internet.ts';
+import { type BehaviourName, type Site, startInternet } from '../../../infra/local/internet/internet.ts';
 import type { Name } from '../../../infra/local/internet/site.ts';
 import { assertSafe, leavingNothing, PATIENT, policyDomain, SHORT_MS } from './network.ts';
 
 const domain = policyDomain('d1.example.test');
-let internet: Internet;
-before(async () => {
-  internet = await startInternet();
-});
+const internet = await startInternet();
 after(() => internet.close());
 
 async function lookup(does: Site | BehaviourName, { dnsMs = PATIENT.dnsMs, abortAfterMs = 0 } = {}) {

@@ -165,8 +165,9 @@ export async function startBlackhole(scope: Scope, port: number): Promise<string
   scope.after(() => worker.terminate());
   await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
   const queue = [1, 2].map(() => {
-    const socket = connect(port, address);
-    scope.after(() => socket.on('error', () => {}).destroy());
+    // It is reset when the worker ends.
+    const socket = connect(port, address).on('error', () => {});
+    scope.after(() => socket.destroy());
     return socket;
   });
   await Promise.all(queue.map((socket) => once(socket, 'connect')));

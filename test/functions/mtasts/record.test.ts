@@ -181,8 +181,9 @@ test('parseRecord and selectRecord never throw, and a failure is fit for a log l
   );
 });
 
-test('a record of 64 KiB is read in linear time', () => {
-  const size = 65_536;
+// Sixteen times what DNS can carry: what takes 0.2 s in linear time takes a quarter of an hour in quadratic time.
+test('a record of 1 MiB is read in linear time', () => {
+  const size = 16 * 65_536;
   const hostile = [
     `v=STSv1${' '.repeat(size)}x`,
     `v=STSv1;${' '.repeat(size)}x`,
@@ -195,5 +196,5 @@ test('a record of 64 KiB is read in linear time', () => {
   ];
   const start = performance.now();
   for (const text of hostile) assert.ok(!parseRecord(text).ok);
-  assert.ok(performance.now() - start < 1000);
+  assert.ok(performance.now() - start < 20_000);
 });
