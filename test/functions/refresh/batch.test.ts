@@ -7,6 +7,7 @@ import { refreshMessages } from '../../../functions/refresh/messages.ts';
 import type { Outcome } from '../../../functions/refresh/outcome.ts';
 import type { PolicyStore } from '../../../functions/store/policy-store.ts';
 import {
+  answeredAtTheEnd,
   cutShort,
   DAY,
   domain,
@@ -239,15 +240,14 @@ for (const [what, plan, failing] of hung) {
     const { refresher } = planned(t, plan(table.store));
     const messages = NAMES.map((name) => task(name, name));
 
-    const start = performance.now();
-    const response = await answerBatch(context(10_200), telemetry, (signal) =>
-      refreshMessages(messages, { refresher, telemetry, signal }),
-    );
-    const took = performance.now() - start;
-
-    assert.deepEqual(failures(response), failing.toSorted());
-    assert.ok(took > 190 && took < 1_500, `answered after ${took} ms`);
     const finished = NAMES.filter((name) => !failing.includes(name));
+    const response = await answeredAtTheEnd(
+      t,
+      (left) =>
+        answerBatch(left, telemetry, (signal) => refreshMessages(messages, { refresher, telemetry, signal })),
+      () => told.outcomes.length === finished.length,
+    );
+    assert.deepEqual(failures(response), failing.toSorted());
     assert.deepEqual(told.summary(), finished.map((name) => `${name} extended`).sort());
     for (const { error } of told.errors) assert.match(String(error), /10 s before the function's timeout/);
     assert.equal(told.flushes, 1);

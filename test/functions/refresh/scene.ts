@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, type TestContext } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
 import {
   type AttributeValue,
   DynamoDBClient,
@@ -24,6 +25,7 @@ import type { PolicyStore } from '../../../functions/store/policy-store.ts';
 import { createPolicyTable, startDynamoDb } from '../../../infra/local/dynamodb.ts';
 import { localClientConfig } from '../../../infra/local/environment.ts';
 import { type Seed, seed } from '../../../infra/local/seed.ts';
+import { until } from '../../resources.ts';
 
 export const NOW = Date.UTC(2026, 10, 22, 12);
 export const MINUTE = 60_000;
@@ -76,11 +78,9 @@ interface Table {
 /** A database for all tests of the file that calls it; a table of its own for each that asks for one. */
 export async function startTables(): Promise<() => Promise<Table>> {
   const server = await startDynamoDb();
+  after(() => server.close());
   const client = new DynamoDBClient(localClientConfig(server.endpoint));
-  after(async () => {
-    client.destroy();
-    await server.close();
-  });
+  after(() => client.destroy());
   let tables = 0;
   return async () => {
     const table = `policies-${++tables}`;
@@ -206,6 +206,30 @@ export function recordingTelemetry(): { telemetry: Telemetry; told: Told } {
     },
   };
   return { telemetry, told };
+}
+
+/**
+ * Has `invoke` answer a batch with 10.2 s left. Its clock stands still until `finished`, however long that takes, and
+ * then goes on to the moment in which ten seconds are left. Nothing is answered before that.
+ */
+export async function answeredAtTheEnd<T>(
+  t: TestContext,
+  invoke: (context: { getRemainingTimeInMillis: () => number }) => Promise<T>,
+  finished: () => boolean | Promise<boolean>,
+): Promise<T> {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  let answered = false;
+  const answer = invoke({ getRemainingTimeInMillis: () => 10_200 }).finally(() => {
+    answered = true;
+  });
+  await until(finished, 'what does not hang has finished');
+  t.mock.timers.tick(199);
+  await turn();
+  assert.equal(answered, false, 'answered before the time was over');
+  t.mock.timers.tick(1);
+  const response = await answer;
+  t.mock.timers.reset();
+  return response;
 }
 
 export const neverAborted = new AbortController().signal;
