@@ -1,22 +1,21 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { createServer as createHttpServer } from 'node:http';
-import { type AddressInfo, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { SendMessageBatchCommand, SQSClient } from '@aws-sdk/client-sqs';
 import { CLIENT_OPTIONS } from '../../../functions/runtime/clients.ts';
+import { listen, until } from '../../resources.ts';
 
 test('a service that accepts the connection and never answers is given up', async (t) => {
-  const silent = createServer().listen(0, '127.0.0.1');
-  t.after(() => silent.close());
-  await once(silent, 'listening');
+  const silent = createServer();
+  const port = await listen(t, silent);
   const client = new SQSClient({
     ...CLIENT_OPTIONS,
     // The options as they are, but for the patience that a test has.
     requestHandler: { ...CLIENT_OPTIONS.requestHandler, requestTimeout: 50 },
     maxAttempts: 2,
     region: 'test',
-    endpoint: `http://127.0.0.1:${(silent.address() as AddressInfo).port}`,
+    endpoint: `http://127.0.0.1:${port}`,
     credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
   });
   t.after(() => client.destroy());
@@ -26,6 +25,7 @@ test('a service that accepts the connection and never answers is given up', asyn
     client.send(new SendMessageBatchCommand({ QueueUrl: 'https://sqs.test/queue', Entries: [] })),
     { name: 'TimeoutError' },
   );
+  await until(() => connections >= 2, 'the server has seen both attempts');
   assert.equal(connections, 2);
 });
 
@@ -35,18 +35,14 @@ test('a service that stops in the middle of its answer is given up', async (t) =
     requests += 1;
     response.writeHead(200, { 'content-type': 'application/x-amz-json-1.0', 'content-length': 100 });
     response.write('{"Successful":');
-  }).listen(0, '127.0.0.1');
-  t.after(() => {
-    stopping.closeAllConnections();
-    stopping.close();
   });
-  await once(stopping, 'listening');
+  const port = await listen(t, stopping);
   const client = new SQSClient({
     ...CLIENT_OPTIONS,
     requestHandler: { ...CLIENT_OPTIONS.requestHandler, socketTimeout: 50 },
     maxAttempts: 2,
     region: 'test',
-    endpoint: `http://127.0.0.1:${(stopping.address() as AddressInfo).port}`,
+    endpoint: `http://127.0.0.1:${port}`,
     credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
   });
   t.after(() => client.destroy());
@@ -54,6 +50,7 @@ test('a service that stops in the middle of its answer is given up', async (t) =
     client.send(new SendMessageBatchCommand({ QueueUrl: 'https://sqs.test/queue', Entries: [] })),
     { name: 'TimeoutError' },
   );
+  await until(() => requests >= 2, 'the server has seen both attempts');
   assert.equal(requests, 2);
 });
 
