@@ -56,7 +56,7 @@ export function policyDomain(text: string): Domain {
 
 /** Far less than any limit that a test waits for. */
 const STOOD_STILL_MS = 20;
-const MAX_REPETITIONS = 20;
+const MAX_REPETITIONS = 10;
 
 /**
  * Does `work`, which asserts what came of it and has short limits. If it fails although this process stood still
