@@ -72,7 +72,10 @@ export async function undisturbed<T>(work: () => Promise<T>): Promise<T> {
     } catch (error) {
       // What stood still until now is counted in the next turn.
       await turn();
-      if (stalls.max < STOOD_STILL_MS * 1e6 || repetition === MAX_REPETITIONS) throw error;
+      const stoodStillMs = Math.round(stalls.max / 1e6);
+      if (stoodStillMs < STOOD_STILL_MS || repetition === MAX_REPETITIONS) throw error;
+      // Shown with the file also when it passes, so that a failure that comes again and again is not hidden.
+      console.error(`repeated, as this process stood still for ${stoodStillMs} ms: ${firstLine(error)}`);
     } finally {
       stalls.disable();
     }
@@ -85,6 +88,10 @@ export async function startTrustedInternet(scope: Scope): Promise<Internet> {
   scope.after(() => internet.close());
   tls.setDefaultCACertificates([internet.ca]);
   return internet;
+}
+
+function firstLine(error: unknown): string {
+  return String(error).split('\n', 1)[0] ?? '';
 }
 
 /** What keeps this process alive (handles, requests and timers) and is not in `before`. */
